@@ -1,0 +1,96 @@
+"""Softmax attention with cached keys and values: MHA, GQA and MQA, full or sliding-window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvplan.arch.buffer import Buffer
+from kvplan.arch.checks import require_multiple, require_positive
+from kvplan.arch.entry import KV
+from kvplan.arch.retention import Full, Sliding
+from kvplan.arch.slot import CacheSlot
+from kvplan.arch.weight import Weight, bias, heads, kv_heads, matrix
+from kvplan.storage import TensorRole
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Scaled dot-product attention over keys and values cached per KV head.
+
+    Args:
+        num_attention_heads: query heads.
+        num_key_value_heads: heads that are cached; query heads are a multiple of it.
+        head_dim: elements of a query, key or value head.
+        sliding_window: tokens a query sees, itself included; absent when it sees all.
+        qkv_bias: the query, key and value projections have a bias.
+        out_bias: the output projection has a bias.
+        qk_norm: queries and keys are normalised per head, with ``head_dim`` weights each.
+        output_gate: the query projection also makes a gate as wide as the query (Qwen3-Next).
+        sinks: each query head has a learned sink logit (gpt-oss).
+    """
+
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    sliding_window: int | None = None
+    qkv_bias: bool = False
+    out_bias: bool = False
+    qk_norm: bool = False
+    output_gate: bool = False
+    sinks: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive(self, "num_attention_heads", "num_key_value_heads", "head_dim")
+        require_multiple(
+            self.num_attention_heads, "num_attention_heads", self.num_key_value_heads, "num_key_value_heads"
+        )
+        if self.sliding_window is not None:
+            require_positive(self, "sliding_window")
+
+    def slot(self) -> CacheSlot:
+        """Return what one token leaves in the cache and for how long."""
+        entry = KV(self.num_key_value_heads, self.head_dim, self.head_dim)
+        return CacheSlot(entry, Full() if self.sliding_window is None else Sliding(self.sliding_window))
+
+    def weights(self, hidden_size: int) -> tuple[Weight, ...]:
+        """Return the projections and, where there are any, biases, norms and sinks."""
+        queries = self.num_attention_heads * self.head_dim
+        cached = self.num_key_value_heads * self.head_dim
+        by_head, by_kv_head = heads(0, self.num_attention_heads), kv_heads(self.num_key_value_heads)
+        gated = queries * (2 if self.output_gate else 1)
+        role = TensorRole.ATTENTION
+        found = [
+            matrix("self_attn.q_proj", gated, hidden_size, role, by_head),
+            matrix("self_attn.k_proj", cached, hidden_size, role, by_kv_head),
+            matrix("self_attn.v_proj", cached, hidden_size, role, by_kv_head),
+            matrix("self_attn.o_proj", hidden_size, queries, role, heads(1, self.num_attention_heads)),
+        ]
+        if self.qkv_bias:
+            found += [
+                bias("self_attn.q_proj", gated, by_head),
+                bias("self_attn.k_proj", cached, by_kv_head),
+                bias("self_attn.v_proj", cached, by_kv_head),
+            ]
+        if self.out_bias:
+            found.append(bias("self_attn.o_proj", hidden_size))
+        if self.qk_norm:
+            found += [
+                Weight("self_attn.q_norm.weight", (self.head_dim,), TensorRole.NORM),
+                Weight("self_attn.k_norm.weight", (self.head_dim,), TensorRole.NORM),
+            ]
+        if self.sinks:
+            found.append(Weight("self_attn.sinks", (self.num_attention_heads,), TensorRole.BIAS, by_head))
+        return tuple(found)
+
+    def buffers(self, hidden_size: int) -> tuple[Buffer, ...]:
+        """Return the arrays alive at once while a prefill chunk passes, per token."""
+        queries = self.num_attention_heads * self.head_dim
+        cached = self.num_key_value_heads * self.head_dim
+        by_head, by_kv_head = heads(0, self.num_attention_heads), kv_heads(self.num_key_value_heads)
+        return (
+            Buffer("queries", queries * (2 if self.output_gate else 1), by_head),
+            Buffer("keys", cached, by_kv_head),
+            Buffer("values", cached, by_kv_head),
+            Buffer("attention output", queries, by_head),
+            Buffer("projected output", hidden_size),
+        )

@@ -1,0 +1,132 @@
+"""A named weight tensor: its shape, its role, and how tensor parallelism cuts it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from kvplan.errors import UsageError
+from kvplan.storage import TensorRole, WeightFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How one axis of a tensor is cut over the ranks of a tensor-parallel group.
+
+    Args:
+        axis: the axis that is cut.
+        units: indivisible pieces of that axis (heads; the axis length where any cut is possible).
+        what: the pieces' name, for the message when they do not divide.
+        replicate: more ranks than pieces is allowed: each rank then keeps one piece (KV heads).
+        pad_to: pieces are first padded to a multiple of this (vocabulary rows); 1 for none.
+    """
+
+    axis: int
+    units: int
+    what: str
+    replicate: bool = False
+    pad_to: int = 1
+
+    def units_per_rank(self, ranks: int) -> int:
+        """Return how many pieces one rank holds.
+
+        Raises:
+            UsageError: the pieces do not divide by the ranks.
+        """
+        if ranks == 1:
+            return self.units
+        units = -(-self.units // self.pad_to) * self.pad_to
+        if self.replicate and ranks > units and ranks % units == 0:
+            return 1
+        if units % ranks:
+            raise UsageError(
+                f"tensor parallel {ranks} does not divide the model's {units:,} {self.what}",
+                hint=f"tensor parallel sizes that do: {_divisors(units)}",
+            )
+        return units // ranks
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(n) for n in (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 32, 64) if number % n == 0) or "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One tensor, or one stack of ``copies`` equal tensors (experts).
+
+    Args:
+        name: the name in the checkpoint, without the layer's prefix.
+        shape: one tensor's shape, output features first.
+        role: decides whether a storage format applies.
+        split: how tensor parallelism cuts it; ``None`` when every rank holds all of it.
+        copies: number of equal tensors under this name.
+        active_copies: how many of them one token uses.
+        trained: false for a buffer: it takes memory but is no parameter.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    role: TensorRole
+    split: Split | None = None
+    copies: int = 1
+    active_copies: int = 1
+    trained: bool = True
+
+    @property
+    def elements(self) -> int:
+        """Elements of all copies."""
+        return self.copies * prod(self.shape)
+
+    @property
+    def active_elements(self) -> int:
+        """Elements one token's forward pass uses."""
+        return min(self.active_copies, self.copies) * prod(self.shape)
+
+    def on_rank(self, tensor_parallel: int) -> Weight:
+        """Return the piece of this tensor that one tensor-parallel rank holds."""
+        if self.split is None or tensor_parallel == 1:
+            return self
+        split = self.split
+        length = self.shape[split.axis]
+        per_unit = length // split.units
+        rank_length = per_unit * split.units_per_rank(tensor_parallel)
+        shape = (*self.shape[: split.axis], rank_length, *self.shape[split.axis + 1 :])
+        return replace(self, shape=shape)
+
+    def format_under(self, storage: WeightFormat) -> WeightFormat | None:
+        """Return the tiled format this tensor is packed in, or ``None`` where it stays a plain array.
+
+        Only matrices are packed; buffers never are.
+        """
+        if self.trained and self.role in storage.applies_to and len(self.shape) == 2:
+            return storage.for_columns(self.shape[1])
+        return None
+
+    def plain_dtype(self, storage: WeightFormat, model_dtype: str) -> str:
+        """Return the number format of this tensor where it stays a plain array; buffers are float32."""
+        return (storage.others or model_dtype) if self.trained else "fp32"
+
+
+def matrix(name: str, rows: int, columns: int, role: TensorRole, split: Split | None = None) -> Weight:
+    """Return the weight of a linear layer from ``columns`` inputs to ``rows`` outputs."""
+    return Weight(f"{name}.weight", (rows, columns), role, split)
+
+
+def bias(name: str, length: int, split: Split | None = None) -> Weight:
+    """Return the bias of a linear layer with ``length`` outputs."""
+    return Weight(f"{name}.bias", (length,), TensorRole.BIAS, split)
+
+
+def heads(axis: int, count: int, what: str = "query heads") -> Split:
+    """Cut an axis by whole heads."""
+    return Split(axis, count, what)
+
+
+def kv_heads(count: int) -> Split:
+    """Cut the output axis by KV heads; with more ranks than heads, each head is kept by several ranks."""
+    return Split(0, count, "KV heads", replicate=True)
+
+
+def features(axis: int, count: int, what: str = "intermediate features") -> Split:
+    """Cut an axis anywhere the ranks divide it."""
+    return Split(axis, count, what)

@@ -1,0 +1,89 @@
+"""The command line as a whole: commands, errors, exit statuses."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from kvplan import __version__
+from kvplan.cli import capacity, gpus, models, schema
+from kvplan.cli.streams import say, say_error
+from kvplan.errors import ExitStatus, KvplanError
+
+app = typer.Typer(
+    name="kvplan",
+    help="Memory and roofline planner for LLM inference.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(capacity.capacity)
+app.add_typer(models.app, name="models")
+app.add_typer(gpus.app, name="gpus")
+app.command()(schema.schema)
+
+
+@app.callback()
+def top() -> None:
+    """Plan memory for LLM inference: what fits on which GPU, how long a context, how many requests."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status; nothing but a bug leaves a traceback."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] in (["--version"], ["-V"]):
+        print(f"kvplan {__version__}")
+        return ExitStatus.SUCCESS
+    try:
+        return _run(with_bare_explain(given))
+    except KeyboardInterrupt:
+        say("interrupted")
+        return ExitStatus.INTERRUPTED
+    except BrokenPipeError:
+        _silence_stdout()
+        return ExitStatus.BROKEN_PIPE
+    except KvplanError as error:
+        if "--debug" in given:
+            raise
+        say_error(error)
+        return error.exit_status
+    except Exception as error:
+        if "--debug" in given:
+            raise
+        say(
+            f"error: internal error: {type(error).__name__}: {str(error)[:200]}   (--debug shows where; please report it)"
+        )
+        return ExitStatus.INTERNAL
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        status = app(arguments, standalone_mode=False)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
+        return ExitStatus.INTERRUPTED
+    except typer.TyperException as error:
+        message = error.format_message()
+        say(f"error: {message[:1].lower()}{message[1:]}   (kvplan --help)")
+        return ExitStatus.USAGE
+    return status if isinstance(status, int) else ExitStatus.SUCCESS
+
+
+def with_bare_explain(arguments: list[str]) -> list[str]:
+    """Return the arguments with ``--explain`` without a figure written as ``--explain all``."""
+    completed = []
+    for index, argument in enumerate(arguments):
+        completed.append(argument)
+        following = arguments[index + 1] if index + 1 < len(arguments) else "-"
+        if argument == "--explain" and following.startswith("-"):
+            completed.append("all")
+    return completed
+
+
+def _silence_stdout() -> None:
+    """Point standard output at nothing, so that the interpreter's last flush does not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,109 @@
+"""``kvplan models``: what models there are, what one of them is, and one more from a config.json."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kvplan.cli.options import (
+    Color,
+    Debug,
+    Format,
+    Json,
+    Output,
+    Quiet,
+    Specs,
+    chosen_format,
+    complete_models,
+    output_path,
+    specs_folder,
+)
+from kvplan.errors import UsageError
+
+app = typer.Typer(no_args_is_help=True, help="List, show and import models.")
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(help="A name, a YAML file, a config.json, or a folder.", autocompletion=complete_models),
+]
+
+
+@app.command("list")
+def list_models(
+    format: Format = "table",
+    json: Json = False,
+    output: Output = "",
+    specs: Specs = "",
+    color: Color = "auto",
+    debug: Debug = False,
+) -> None:
+    """List every model a name is known for, with its size and cache.
+
+    Example: kvplan models list
+    """
+    from kvplan.cli.reporting import show_report
+    from kvplan.plan.listing import models_report
+    from kvplan.specs.catalog import load_model, names
+
+    shown = chosen_format(format, json)
+    found = names("models", specs_folder(specs))
+    report = models_report([load_model(one) for one in found.values()])
+    show_report(report, shown, output_path(output), color=color)
+
+
+@app.command()
+def show(
+    model: ModelArgument,
+    format: Format = "table",
+    json: Json = False,
+    output: Output = "",
+    specs: Specs = "",
+    color: Color = "auto",
+    debug: Debug = False,
+) -> None:
+    """Show what a model is: its layers, its parameters by tensor, and what they cache.
+
+    Example: kvplan models show deepseek-v3
+    """
+    from kvplan.cli.reporting import show_report
+    from kvplan.plan.listing import model_report
+    from kvplan.specs.catalog import find_model, load_model
+
+    shown = chosen_format(format, json)
+    found = load_model(find_model(model, specs_folder(specs)))
+    show_report(model_report(found), shown, output_path(output), color=color)
+
+
+@app.command("import")
+def import_model(
+    config: Annotated[str, typer.Argument(help="A Hugging Face config.json, or a folder holding one.")],
+    name: Annotated[str, typer.Option(help="Name of the model; from the file or folder if absent.")] = "",
+    source: Annotated[str, typer.Option(help="Where the file is from; its path if absent.")] = "",
+    output: Output = "",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a model file from a config.json; keys that are not understood are refused by name.
+
+    Example: kvplan models import ./my-model --name my-model -o my-model.yaml
+    """
+    from pathlib import Path
+
+    from kvplan.cli.streams import put, say
+    from kvplan.specs.catalog import NAME, name_from
+    from kvplan.specs.config_json import import_config
+    from kvplan.specs.families.common import Identity
+    from kvplan.specs.model_yaml import model_yaml
+    from kvplan.specs.strict_json import read_json
+
+    path = Path(config) / "config.json" if Path(config).is_dir() else Path(config)
+    called = name or name_from(path)
+    if not NAME.fullmatch(called):
+        raise UsageError(
+            f"--name: {called[:64]!r} is no model name", hint="lower-case letters, digits and . _ - only"
+        )
+    model = import_config(read_json(path), Identity(called, source or str(path)))
+    put(model_yaml(model), output_path(output))
+    if not quiet:
+        say(f"note: {called}: {model.parameters():,} parameters in {len(model.layers)} layers")

@@ -1,0 +1,162 @@
+"""Options that commands share, and the readers of their values.
+
+Values arrive as text and are read here, so that every wrong one gets the same kind of message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from kvplan.errors import UsageError, unknown
+from kvplan.units import LARGEST_COUNT, parse_bytes, parse_count
+
+T = TypeVar("T")
+
+FORMATS = ("table", "plain", "json", "csv", "md")
+MOST_VALUES = 64
+LARGEST_DEGREE = 65_536
+
+
+def _complete(kind: str) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        from kvplan.specs.catalog import names
+
+        return [name for name in names(kind) if name.startswith(incomplete)]
+
+    return complete
+
+
+complete_models = _complete("models")
+complete_gpus = _complete("gpus")
+
+Format = Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")]
+Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+Output = Annotated[
+    str, typer.Option("--output", "-o", metavar="FILE", help="Write to FILE, whole or not at all.")
+]
+Specs = Annotated[
+    str, typer.Option("--specs", metavar="DIR", help="Look up names in DIR/models and DIR/gpus first.")
+]
+Color = Annotated[str, typer.Option("--color", help="auto, always or never.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes on standard error.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say which files were read.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
+
+
+def output_path(text: str) -> Path | None:
+    """Return the file of ``-o``, or ``None`` for standard output."""
+    return Path(text) if text and text != "-" else None
+
+
+def specs_folder(text: str) -> Path | None:
+    """Return the folder of ``--specs``.
+
+    Raises:
+        UsageError: it is no folder.
+    """
+    if not text:
+        return None
+    if not Path(text).is_dir():
+        raise UsageError(
+            f"--specs: {text[:80]!r} is no folder", hint="it holds models/*.yaml and gpus/*.yaml"
+        )
+    return Path(text)
+
+
+def chosen_format(name: str, json: bool) -> str:
+    """Return the output format.
+
+    Raises:
+        UsageError: it is not one of the known ones.
+    """
+    if name not in FORMATS:
+        raise unknown("output format", name, FORMATS)
+    return "json" if json else name
+
+
+def read(option: str, text: str, parse: Callable[[str], T]) -> T:
+    """Return an option's value.
+
+    Raises:
+        UsageError: the text cannot be read; the message names the option.
+    """
+    try:
+        return parse(text.strip())
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def count(option: str, text: str, largest: int = LARGEST_COUNT) -> int:
+    """Return an option's count of at least 1.
+
+    Raises:
+        UsageError: it is none, or larger than ``largest``.
+    """
+    value = read(option, text, parse_count)
+    if value > largest:
+        raise UsageError(f"{option}: {text!r} is out of range: expected 1 to {largest:,}")
+    return value
+
+
+def optional_count(option: str, text: str, largest: int = LARGEST_DEGREE) -> int | None:
+    """Return an option's count, or ``None`` where it was not given."""
+    return count(option, text, largest) if text else None
+
+
+def byte_size(option: str, text: str) -> int | None:
+    """Return an option's size in bytes, or ``None`` where it was not given."""
+    return read(option, text, parse_bytes) if text else None
+
+
+def counts(option: str, text: str) -> list[int]:
+    """Return an option's list of counts, in order and once each: ``4k,32k``, or ``1..64`` for 1, 2, 4 ... 64.
+
+    Raises:
+        UsageError: an entry cannot be read, or there are more than 64.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dots, last = part.partition("..")
+        low = count(option, first)
+        found += _doubled(option, low, count(option, last)) if dots else [low]
+    found = list(dict.fromkeys(found))
+    if len(found) > MOST_VALUES:
+        raise UsageError(f"{option}: {len(found)} values are more than {MOST_VALUES}")
+    return found
+
+
+def _doubled(option: str, low: int, high: int) -> list[int]:
+    if high < low:
+        raise UsageError(f"{option}: the range {low:,}..{high:,} is empty")
+    steps = [low]
+    while steps[-1] * 2 < high:
+        steps.append(steps[-1] * 2)
+    return [*steps, high]
+
+
+def utilization(text: str) -> int:
+    """Return ``--memory-utilization`` in ten-thousandths: ``0.9`` and ``90%`` are 9,000.
+
+    Raises:
+        UsageError: it is no share above 0 and up to 1.
+    """
+    return read("--memory-utilization", text, _parse_share)
+
+
+def _parse_share(text: str) -> int:
+    from decimal import Decimal, InvalidOperation
+
+    try:
+        share = Decimal(text[:-1]) / 100 if text.endswith("%") else Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"{text[:40]!r} is not a share such as 0.9 or 90%") from None
+    if not share.is_finite() or not 0 < share <= 1:
+        raise ValueError(f"{text[:40]!r} is out of range: expected above 0 and up to 1")
+    scaled = share * 10_000
+    if scaled != int(scaled):
+        raise ValueError(f"{text[:40]!r} has more than four decimals")
+    return int(scaled)

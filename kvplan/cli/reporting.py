@@ -1,0 +1,62 @@
+"""Showing a report in the format that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from kvplan.cli.streams import put, say, terminal
+from kvplan.report.terminal import Terminal
+from kvplan.results import Report
+from kvplan.specs.catalog import Found, digest
+
+
+def show_report(
+    report: Report, format_name: str, output: Path | None, *, explain: str = "", color: str = "auto"
+) -> None:
+    """Render a report, or with ``explain`` the derivation of some of its figures, and write it.
+
+    Raises:
+        UsageError: ``explain`` names no figure, or ``color`` no setting.
+        FileError: the output cannot be written.
+    """
+    screen = terminal(color) if output is None else Terminal()
+    put(
+        _explained(report, format_name, explain) if explain else _rendered(report, format_name, screen),
+        output,
+    )
+
+
+def spec_notes(files: Iterable[Found], *, quiet: bool, verbose: bool) -> None:
+    """Say on standard error which bundled names are hidden and, if asked, which files were read."""
+    for found in files:
+        if found.shadows and not quiet:
+            say(f"note: {found.label} hides a file of the same name further down the search path")
+        if verbose:
+            say(f"read {found.label} (sha256 {digest(found.path)})")
+
+
+def _explained(report: Report, format_name: str, name: str) -> str:
+    from kvplan.report.explain import explained_data, render_explained
+    from kvplan.report.export import render_json
+
+    if format_name == "json":
+        return render_json(explained_data(report, name))
+    return render_explained(report, name)
+
+
+def _rendered(report: Report, format_name: str, screen: Terminal) -> str:
+    if format_name == "table":
+        from kvplan.report.table import render_table
+
+        return render_table(report, screen)
+    from kvplan.report import export
+
+    match format_name:
+        case "json":
+            return export.render_json(export.to_dict(report))
+        case "csv":
+            return export.render_csv(report)
+        case "md":
+            return export.render_markdown(report)
+    return export.render_plain(report)

@@ -1,0 +1,1 @@
+"""Accelerators: what a datasheet and a driver say of them."""

@@ -1,0 +1,1 @@
+"""The planner: closed formulas over a model's description and a deployment."""

@@ -1,0 +1,289 @@
+"""The answer of ``kvplan capacity``: where memory goes, how the cache grows, and what fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvplan.formula import formula
+from kvplan.plan.capacity import Capacity
+from kvplan.plan.deployment import Contiguous, Paged
+from kvplan.plan.memory import StageMemory
+from kvplan.plan.verdict import verdict
+from kvplan.plan.weights import parameter_count
+from kvplan.results import Column, Facts, Quantity, Report, Scalar, Shown, Table, computed, fact
+from kvplan.units import Count, Unit, gib
+
+
+@formula(Unit.BYTES, "requests x bytes allocated for each")
+def requests_bytes(requests: Count, allocated_bytes: Count) -> Count:
+    """Cache bytes of equal requests on one GPU."""
+    return requests * allocated_bytes
+
+
+@formula(Unit.BLOCKS, "whole blocks of every growing layer, rounded down")
+def pool_blocks(pool_bytes: int, block_tokens: int, bytes_per_token: int) -> Count:
+    """Blocks in the pool while every layer still grows."""
+    return pool_bytes // (block_tokens * bytes_per_token)
+
+
+@formula(Unit.TOKENS, "blocks x tokens in a block")
+def pool_tokens(pool_blocks: int, block_tokens: int) -> Count:
+    """Tokens in the pool while every layer still grows."""
+    return pool_blocks * block_tokens
+
+
+@formula(Unit.REQUESTS, "requests spread evenly over the replicas, the fullest one decides")
+def fullest_replica(requests: int, data_parallel: int) -> Count:
+    """Requests of the fullest replica."""
+    return -(-requests // data_parallel)
+
+
+def capacity_report(
+    capacity: Capacity,
+    contexts: Sequence[int],
+    batches: Sequence[int],
+    *,
+    decide_context: int,
+    decide_batch: int,
+    inputs: tuple[tuple[str, Scalar | list[int]], ...],
+) -> Report:
+    """Return the whole answer; per-GPU figures are those of the most loaded GPU.
+
+    ``decide_context`` and ``decide_batch`` are what the last sentence is about.
+    """
+    loaded = capacity.most_loaded
+    return Report(
+        command="capacity",
+        heading=_heading(capacity),
+        sections=(
+            _model(capacity),
+            _gpu(capacity),
+            _deployment(capacity),
+            _memory(loaded),
+            _kv(capacity, loaded),
+            _growth(capacity, loaded, contexts),
+            _max_batch(capacity, loaded, contexts),
+            _max_context(capacity, loaded, batches),
+        ),
+        verdict=verdict(capacity, decide_context, decide_batch),
+        notes=_notes(capacity, contexts),
+        inputs=inputs,
+    )
+
+
+def _heading(capacity: Capacity) -> str:
+    d, model = capacity.deployment, capacity.model
+    usable = gib(d.device.memory_bytes, 1)
+    return (
+        f"{model.name}  {d.weights.name} weights, {d.kv.name} KV   on {d.parallelism.gpus} x {d.device.label} "
+        f"({usable} GiB usable, {d.utilization_bp / 100:g}% planned)"
+    )
+
+
+def _notes(capacity: Capacity, contexts: Sequence[int]) -> tuple[str, ...]:
+    d, found = capacity.deployment, []
+    if d.device.memory.driver_mib is None:
+        sold = d.device.memory.sold_gb
+        found.append(
+            f"no driver reading is known for {d.device.name}: planned on the {sold} GB it is sold with"
+        )
+    if any(run.live is None for run in capacity.whole_cache.runs):
+        found.append(f"recurrent state as {d.state.name} stores it: {d.state.source} (--state)")
+    beyond = [c for c in contexts if c > d.max_tokens]
+    if beyond:
+        found.append(f"contexts past {d.max_tokens:,} tokens are past the limit of {capacity.model.name}")
+    if capacity.model.vision is not None:
+        found.append("the vision tower is counted in the weights; images take tokens like text")
+    p = d.parallelism
+    if p.gpus > 1:
+        cut = f"tp {p.tensor} x pp {p.pipeline} x dp {p.data}"
+        stage = capacity.most_loaded.stage
+        which = f"; stage {stage.number} of {stage.of} is the fullest" if stage.of > 1 else ""
+        found.append(f"per-GPU figures are the most loaded GPU's ({cut}{which})")
+    return tuple(found)
+
+
+def _model(capacity: Capacity) -> Facts:
+    model = capacity.model
+    return Facts(
+        "model",
+        "Model",
+        (
+            fact("name", model.name, model.source, label="model"),
+            parameter_count(model),
+            parameter_count(model, active=True),
+        ),
+        Shown.NOT,
+    )
+
+
+def _gpu(capacity: Capacity) -> Facts:
+    device = capacity.deployment.device
+    known = device.memory.driver_mib is not None
+    source = device.memory.driver_source if known else f"as sold: {device.source}"
+    return Facts(
+        "gpu",
+        "GPU",
+        (
+            fact("name", device.name, device.source, label="accelerator"),
+            fact("count", capacity.deployment.parallelism.gpus, "tp x pp x dp", Unit.GPUS),
+            fact("memory_bytes", device.memory_bytes, source, Unit.BYTES, "memory"),
+        ),
+        Shown.NOT,
+    )
+
+
+def _deployment(capacity: Capacity) -> Facts:
+    d = capacity.deployment
+    match d.allocation:
+        case Paged():
+            allocation = "paged"
+        case Contiguous():
+            allocation = "contiguous"
+    return Facts(
+        "deployment",
+        "Deployment",
+        (
+            fact("tensor_parallel", d.parallelism.tensor, "--tp"),
+            fact("pipeline_parallel", d.parallelism.pipeline, "--pp"),
+            fact("data_parallel", d.parallelism.data, "--dp"),
+            fact("weights", d.weights.name, d.weights.source),
+            fact("kv", d.kv.name, d.kv.source),
+            fact("state", d.state.name, d.state.source),
+            fact("allocation", allocation, "--alloc"),
+            fact("max_length_tokens", d.max_tokens, "--max-length, or the model's limit", Unit.TOKENS),
+            fact("chunk_tokens", d.chunk_tokens, "--chunk", Unit.TOKENS),
+            fact("memory_utilization", d.utilization_bp / 10_000, "--memory-utilization", Unit.SHARE),
+        ),
+        Shown.NOT,
+    )
+
+
+def _memory(loaded: StageMemory) -> Facts:
+    spent = (loaded.weights, loaded.activations, loaded.overhead, loaded.pool)
+    short = (loaded.shortfall,) if loaded.shortfall.number else ()
+    return Facts("memory", "Where the memory goes", (*spent, *short, loaded.total), Shown.BUDGET)
+
+
+def _kv(capacity: Capacity, loaded: StageMemory) -> Facts:
+    allocation = capacity.deployment.allocation
+    block = allocation.block_tokens if isinstance(allocation, Paged) else 1
+    source = "--block-size" if isinstance(allocation, Paged) else "a contiguous cache is counted in tokens"
+    per_token = capacity.whole_cache.growth("bytes_per_token", "KV per token")
+    per_gpu = loaded.cache.growth("bytes_per_token_per_gpu", "per token and GPU")
+    block_tokens = fact("block_tokens", block, source, Unit.TOKENS, "tokens per block")
+    if per_gpu.number:
+        blocks = computed("pool_blocks", pool_blocks, loaded.pool, block_tokens, per_gpu, label="blocks")
+    else:
+        blocks = fact("pool_blocks", 0, "no layer on this GPU grows with the context", Unit.BLOCKS, "blocks")
+    tokens = computed("pool_tokens", pool_tokens, blocks, block_tokens, label="tokens")
+    state = capacity.whole_cache.state("state_bytes_per_sequence", "state per request")
+    return Facts("kv", "KV cache", (per_token, per_gpu, state, block_tokens, blocks, tokens), Shown.SENTENCE)
+
+
+def _growth(capacity: Capacity, loaded: StageMemory, contexts: Sequence[int]) -> Table:
+    whole = capacity.whole_cache
+    asked = tuple(_asked("context_tokens", c, Unit.TOKENS, "context") for c in contexts)
+    return Table(
+        "growth",
+        "How the cache of one request grows",
+        (
+            Column("context_tokens", "context", asked),
+            Column("kv_live_bytes", "live", tuple(whole.live("kv_live_bytes", c) for c in contexts)),
+            Column(
+                "kv_allocated_bytes",
+                "allocated",
+                tuple(whole.allocated("kv_allocated_bytes", c) for c in contexts),
+            ),
+            Column("fits", "fits", tuple(_fits(capacity, loaded, c) for c in contexts), priority=2),
+            Column(
+                "max_batch",
+                "most requests at once",
+                tuple(_most_requests(capacity, loaded, c, "max_batch") for c in contexts),
+            ),
+        ),
+    )
+
+
+def _max_batch(capacity: Capacity, loaded: StageMemory, contexts: Sequence[int]) -> Table:
+    asked = tuple(_asked("context_tokens", c, Unit.TOKENS, "context") for c in contexts)
+    found = tuple(_most_requests(capacity, loaded, c, "batch") for c in contexts)
+    columns = (Column("context_tokens", "context", asked), Column("batch", "most requests", found))
+    return Table("max_batch", "Most requests at a context", columns, Shown.NOT)
+
+
+def _max_context(capacity: Capacity, loaded: StageMemory, batches: Sequence[int]) -> Table:
+    asked = tuple(_asked("batch", b, Unit.REQUESTS, "requests at once") for b in batches)
+    found = tuple(_longest_context(capacity, loaded, b) for b in batches)
+    limits = tuple(fact("limit", _limit(capacity, q.number), "what stops a longer one") for q in found)
+    return Table(
+        "max_context",
+        "Longest context at a batch",
+        (
+            Column("batch", "requests at once", asked),
+            Column("context_tokens", "longest context", found),
+            Column("limit", "limited by", limits, priority=1),
+        ),
+    )
+
+
+def _limit(capacity: Capacity, context: int) -> str:
+    if context < capacity.deployment.max_tokens:
+        return "memory"
+    is_models = context == capacity.model.max_position_embeddings
+    return "the model's limit" if is_models else "--max-length"
+
+
+def _asked(name: str, value: int, unit: Unit, label: str) -> Quantity:
+    return fact(name, value, "asked for", unit, label)
+
+
+def _fits(capacity: Capacity, loaded: StageMemory, context: int) -> Quantity:
+    return Quantity(
+        "fits",
+        capacity.fits(1, context),
+        label="fits",
+        inputs=(_needed(capacity, loaded, 1, context), loaded.pool, _length_limit(capacity)),
+        note="whether one request fits the pool of every GPU and the longest context allowed",
+    )
+
+
+def _most_requests(capacity: Capacity, loaded: StageMemory, context: int, name: str) -> Quantity:
+    found = capacity.max_batch(context)
+    tried = [_needed(capacity, loaded, n, context) for n in (found, found + 1) if n]
+    return Quantity(
+        name,
+        found,
+        Unit.REQUESTS,
+        "most requests",
+        inputs=(*tried, loaded.pool, _length_limit(capacity)),
+        note="found by search: the most requests that fit; one more does not",
+    )
+
+
+def _longest_context(capacity: Capacity, loaded: StageMemory, batch: int) -> Quantity:
+    found = capacity.max_context(batch)
+    tried = [_needed(capacity, loaded, batch, c) for c in (found, found + 1) if c]
+    return Quantity(
+        "context_tokens",
+        found,
+        Unit.TOKENS,
+        "longest context",
+        inputs=(*tried, loaded.pool, _length_limit(capacity)),
+        note="found by search: the longest context that fits; one token more does not",
+    )
+
+
+def _needed(capacity: Capacity, loaded: StageMemory, batch: int, context: int) -> Quantity:
+    """Return the bytes this many requests need on the most loaded GPU, explained."""
+    replicas = fact("data_parallel", capacity.deployment.parallelism.data, "--dp")
+    asked = fact("requests", batch, f"at {context:,} tokens each", Unit.REQUESTS)
+    requests = computed("requests", fullest_replica, asked, replicas)
+    return computed(
+        "needed_bytes", requests_bytes, requests, loaded.cache.allocated("allocated_bytes", context)
+    )
+
+
+def _length_limit(capacity: Capacity) -> Quantity:
+    source = "--max-length, or max_position_embeddings of the model"
+    return fact("max_length_tokens", capacity.deployment.max_tokens, source, Unit.TOKENS)

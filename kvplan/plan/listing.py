@@ -1,0 +1,182 @@
+"""Reports of what is in the catalog: models by size and cache, accelerators by memory and peaks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+from kvplan.arch.layer import Layer
+from kvplan.arch.model import Model
+from kvplan.arch.retention import Full, PerRequest, Sliding
+from kvplan.hardware.device import Device
+from kvplan.plan.cache import Cache, request_cache
+from kvplan.plan.deployment import Paged
+from kvplan.plan.weights import parameter_count
+from kvplan.results import Column, Facts, Quantity, Report, Scalar, Table, fact
+from kvplan.storage import KV_FORMATS, STATE_LAYOUTS
+from kvplan.units import Unit
+
+
+def models_report(models: Sequence[Model]) -> Report:
+    """Return the list of models: parameters, context, cache per token and state per request in bf16."""
+    caches = [_cache(model) for model in models]
+    columns = (
+        Column("name", "model", tuple(fact("name", m.name, m.source) for m in models)),
+        Column("params_total", "parameters", tuple(parameter_count(m) for m in models)),
+        Column("params_active", "active", tuple(parameter_count(m, active=True) for m in models), priority=1),
+        Column(
+            "layers", "layers", tuple(fact("layers", len(m.layers), m.source) for m in models), priority=2
+        ),
+        Column(
+            "max_position_embeddings",
+            "longest context",
+            tuple(fact("max_position_embeddings", m.max_position_embeddings, m.source) for m in models),
+            priority=3,
+        ),
+        Column(
+            "kv_bytes_per_token", "KV B/token", tuple(c.growth("kv_bytes_per_token", "KV") for c in caches)
+        ),
+        Column(
+            "layer_kinds",
+            "layers keep",
+            tuple(fact("layer_kinds", _kept(m.layers), m.source) for m in models),
+            priority=4,
+        ),
+    )
+    return Report("models list", f"{len(models)} models, KV in bf16", (Table("models", "Models", columns),))
+
+
+def model_report(model: Model) -> Report:
+    """Return what a model is: sizes, layers by kind, and every tensor."""
+    cache = _cache(model)
+    facts = (
+        fact("name", model.name, model.source, label="name"),
+        fact("source", model.source, model.source, label="source"),
+        parameter_count(model),
+        parameter_count(model, active=True),
+        fact("dtype", model.dtype, model.source, label="dtype"),
+        fact("weight_format", model.weight_format or model.dtype, model.source, label="released weights"),
+        fact("hidden_size", model.hidden_size, model.source, label="hidden size"),
+        fact("vocab_size", model.vocab_size, model.source, label="vocabulary"),
+        fact("max_position_embeddings", model.max_position_embeddings, model.source, label="longest context"),
+        fact("layers", len(model.layers), model.source, label="layers"),
+        fact("layer_kinds", _kept(model.layers), model.source, label="layers keep"),
+        cache.growth("kv_bytes_per_token", "KV bytes per token, bf16"),
+        cache.state("state_bytes_per_sequence", "state per request"),
+    )
+    return Report("models show", model.name, (Facts("model", "Model", facts), _tensors(model)))
+
+
+def _tensors(model: Model) -> Table:
+    tensors = list(model.weights())
+    columns = (
+        Column("tensor", "tensor", tuple(fact("tensor", w.name, model.source) for w, _ in tensors)),
+        Column("shape", "shape", tuple(fact("shape", _shape(w.shape), model.source) for w, _ in tensors)),
+        Column(
+            "experts",
+            "experts",
+            tuple(fact("experts", w.copies, model.source) for w, _ in tensors),
+            priority=2,
+        ),
+        Column("layers", "layers", tuple(fact("layers", n, model.source) for _, n in tensors)),
+        Column(
+            "elements",
+            "elements in all",
+            tuple(fact("elements", w.elements * n, model.source) for w, n in tensors),
+        ),
+        Column(
+            "role", "role", tuple(fact("role", w.role.value, model.source) for w, _ in tensors), priority=3
+        ),
+    )
+    return Table("tensors", "Tensors", columns)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(f"{length:,}" for length in shape)
+
+
+def _cache(model: Model) -> Cache:
+    return request_cache(
+        model.runs(), 1, KV_FORMATS[0], STATE_LAYOUTS[0], model.dtype, Paged(16), model.source
+    )
+
+
+def _kept(layers: Sequence[Layer]) -> str:
+    """Return how many layers keep what: ``21 sliding 4,096 + 21 full``."""
+    counts: dict[str, int] = {}
+    for layer in layers:
+        match layer.slot().retention:
+            case Full():
+                word = "full"
+            case Sliding(window=window):
+                word = f"sliding {window:,}"
+            case PerRequest():
+                word = "state"
+        counts[word] = counts.get(word, 0) + 1
+    return " + ".join(f"{count} {word}" for word, count in counts.items())
+
+
+def gpus_report(devices: Sequence[Device]) -> Report:
+    """Return the list of accelerators: memory as the driver reports it, bandwidth, dense peaks."""
+
+    def column(
+        key: str, label: str, values: Sequence[Scalar], priority: int = 0, unit: Unit = Unit.NONE
+    ) -> Column:
+        cells = (fact(key, value, device.source, unit) for value, device in zip(values, devices, strict=True))
+        return Column(key, label, tuple(cells), priority)
+
+    columns = (
+        column("name", "accelerator", [d.name for d in devices]),
+        column("label", "vendor's name", [d.label for d in devices], 4),
+        column("memory_bytes", "memory", [d.memory_bytes for d in devices], 0, Unit.BYTES),
+        column("memory_read_from", "read from", [_memory_source(d) for d in devices], 3),
+        column("bandwidth_gb_per_s", "GB/s", [d.memory.bandwidth_gb_per_s for d in devices]),
+        column("bf16_tflops", "bf16 TFLOP/s", [d.peak_dense.bf16_tflops for d in devices], 1),
+        column("fp8_tflops", "fp8 TFLOP/s", [d.peak_dense.fp8_tflops for d in devices], 2),
+    )
+    table = Table("gpus", "Accelerators", columns)
+    return Report("gpus list", f"{len(devices)} accelerators, dense peaks", (table,))
+
+
+def gpu_report(device: Device) -> Report:
+    """Return everything known of an accelerator, field by field."""
+    sections = [
+        Facts(
+            "gpu",
+            "Accelerator",
+            (
+                *_plain_fields(device, device.source),
+                fact(
+                    "memory_bytes",
+                    device.memory_bytes,
+                    _memory_source(device),
+                    Unit.BYTES,
+                    "memory planned on",
+                ),
+            ),
+        ),
+        Facts("memory", "Memory", _plain_fields(device.memory, device.source)),
+        Facts("peak_dense", "Peaks, dense", _plain_fields(device.peak_dense, device.source)),
+        Facts("interconnect", "Links", _plain_fields(device.interconnect, device.source)),
+    ]
+    if device.price_per_hour is not None:
+        price = device.price_per_hour
+        sections.append(Facts("price_per_hour", "Price per hour", _plain_fields(price, price.source)))
+    return Report("gpus show", device.label, tuple(sections))
+
+
+def _memory_source(device: Device) -> str:
+    return "driver" if device.memory.driver_mib is not None else "as sold"
+
+
+def _plain_fields(owner: object, source: str) -> tuple[Quantity, ...]:
+    """Return the single-valued fields of a dataclass that have a value, as figures."""
+    assert hasattr(owner, "__dataclass_fields__")
+    found = []
+    for field in fields(owner):  # type: ignore[arg-type]
+        value = getattr(owner, field.name)
+        if isinstance(value, tuple):
+            value = "; ".join(value)
+        if isinstance(value, (int, float, str)) and value != "":
+            found.append(fact(field.name, value, source, label=field.name))
+    return tuple(found)

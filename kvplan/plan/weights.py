@@ -1,0 +1,84 @@
+"""Weight bytes and parameter counts, tensor by tensor."""
+
+from __future__ import annotations
+
+from kvplan.arch.model import Model
+from kvplan.arch.weight import Weight
+from kvplan.formula import formula
+from kvplan.plan.stages import Stage
+from kvplan.results import Quantity, computed, fact, total
+from kvplan.storage import DTYPE_BYTES, WeightFormat, plain_tensor_bytes, tiled_matrix_bytes
+from kvplan.units import Count, Unit
+
+
+@formula(Unit.BYTES, "equal layers hold equal tensors")
+def bytes_of_layers(layers: Count, bytes_of_one_layer: Count) -> Count:
+    """Weight bytes of a run of equal layers."""
+    return layers * bytes_of_one_layer
+
+
+@formula(Unit.PARAMETERS, "equal layers hold equal tensors")
+def parameters_of_layers(layers: Count, parameters_of_one_layer: Count) -> Count:
+    """Parameters of a run of equal layers."""
+    return layers * parameters_of_one_layer
+
+
+def weights_bytes(model: Model, stage: Stage, tensor_parallel: int, storage: WeightFormat) -> Quantity:
+    """Return the bytes of weights on one rank of a stage, with every tensor among its parts."""
+
+    def stored(weights: tuple[Weight, ...]) -> tuple[Quantity, ...]:
+        return tuple(_tensor_bytes(w.on_rank(tensor_parallel), storage, model.dtype) for w in weights)
+
+    parts = list(stored(stage.outer_weights(model)))
+    for run in stage.runs():
+        one = total("bytes_of_one_layer", Unit.BYTES, stored(model.layer_weights(run.layer)))
+        count = fact("layers", run.count, model.source, Unit.LAYERS)
+        parts.append(computed("layers", bytes_of_layers, count, one))
+    return total("weights_bytes", Unit.BYTES, tuple(parts), "weights")
+
+
+def parameter_count(model: Model, *, active: bool = False) -> Quantity:
+    """Return the trained parameters, or those one text token uses, with every tensor among the parts."""
+
+    def counted(weights: tuple[Weight, ...]) -> tuple[Quantity, ...]:
+        return tuple(
+            fact(w.name, w.active_elements if active else w.elements, _shape(w), Unit.PARAMETERS)
+            for w in weights
+            if w.trained
+        )
+
+    parts = list(counted(model.input_weights() + model.output_weights()))
+    for run in model.runs():
+        one = total("parameters_of_one_layer", Unit.PARAMETERS, counted(model.layer_weights(run.layer)))
+        count = fact("layers", run.count, model.source, Unit.LAYERS)
+        parts.append(computed("layers", parameters_of_layers, count, one))
+    name = "params_active" if active else "params_total"
+    label = "active parameters" if active else "parameters"
+    return total(name, Unit.PARAMETERS, tuple(parts), label)
+
+
+def _shape(weight: Weight) -> str:
+    shape = " x ".join(f"{n:,}" for n in weight.shape)
+    return f"{weight.copies} x ({shape})" if weight.copies > 1 else f"shape {shape}"
+
+
+def _tensor_bytes(weight: Weight, storage: WeightFormat, model_dtype: str) -> Quantity:
+    packed = weight.format_under(storage)
+    if packed is None:
+        dtype = weight.plain_dtype(storage, model_dtype)
+        elements = fact("elements", weight.elements, _shape(weight), Unit.PARAMETERS)
+        element_bytes = fact("element_bytes", DTYPE_BYTES[dtype], dtype, Unit.BYTES)
+        return computed(weight.name, plain_tensor_bytes, elements, element_bytes)
+    rows, columns = weight.shape
+    return computed(
+        weight.name,
+        tiled_matrix_bytes,
+        fact("copies", weight.copies, "experts, or 1"),
+        fact("rows", rows, "output features on this rank"),
+        fact("columns", columns, "input features on this rank"),
+        fact("bits", packed.bits, packed.source),
+        fact("tiles", packed.tiles(rows, columns), packed.source),
+        fact("tile_half_bytes", packed.tile_half_bytes, packed.source),
+        fact("column_bytes", packed.column_bytes, packed.source),
+        fact("tensor_bytes", packed.tensor_bytes, packed.source),
+    )

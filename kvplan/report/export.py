@@ -1,0 +1,103 @@
+"""A report for machines and documents: JSON, CSV, Markdown, and plain lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+from io import StringIO
+from typing import Any
+
+from kvplan import __version__
+from kvplan.report.words import cell, exact, header, row_name, share
+from kvplan.results import Facts, Report, Shown, Table
+
+SCHEMA_VERSION = 1
+
+
+def to_dict(report: Report) -> dict[str, Any]:
+    """Return the report as plain data: base units, the unit in the key."""
+    data: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "kvplan_version": __version__,
+        "command": report.command,
+        "inputs": dict(report.inputs),
+    }
+    for section in report.sections:
+        if isinstance(section, Facts):
+            data[section.key] = {quantity.name: quantity.value for quantity in section.quantities}
+        else:
+            data[section.key] = [
+                {quantity.name: quantity.value for quantity in row} for row in section.rows()
+            ]
+    if report.verdict is not None:
+        data["verdict"] = {"fits": report.verdict.fits, "text": report.verdict.text}
+    data["notes"] = list(report.notes)
+    return data
+
+
+def render_json(data: object) -> str:
+    """Return data as JSON; NaN and infinities are refused rather than written."""
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def render_csv(report: Report) -> str:
+    """Return every figure as one row: its dotted name, value and unit."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("figure", "value", "unit"))
+    for name, quantity in report.figures():
+        value = str(quantity.value).lower() if isinstance(quantity.value, bool) else quantity.value
+        writer.writerow((name, value, quantity.unit.value))
+    if report.verdict is not None:
+        writer.writerow(("verdict.fits", str(report.verdict.fits).lower(), ""))
+        writer.writerow(("verdict.text", report.verdict.text, ""))
+    return text.getvalue()
+
+
+def render_plain(report: Report) -> str:
+    """Return every figure as one line, ``name value unit``, in base units and without decoration."""
+    lines = [f"{name} {exact(quantity).replace(',', '')}" for name, quantity in report.figures()]
+    if report.verdict is not None:
+        lines.append(f"verdict {report.verdict.text}")
+    return "\n".join(lines) + "\n"
+
+
+def render_markdown(report: Report) -> str:
+    """Return the report as GitHub Markdown."""
+    blocks = [f"### {_escaped(report.heading)}"]
+    for section in report.sections:
+        if section.shown is Shown.NOT:
+            continue
+        body = _markdown_table(section) if isinstance(section, Table) else _markdown_facts(section)
+        blocks.append(f"**{section.title}**\n\n{body}")
+    if report.verdict is not None:
+        blocks.append(f"**{_escaped(report.verdict.text)}**")
+    blocks += [f"_{_escaped(note)}_" for note in report.notes]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_table(table: Table) -> str:
+    heads = [table.columns[0].label] + [
+        header(column.label, column.cells[0].unit) if column.cells else column.label
+        for column in table.columns[1:]
+    ]
+    rows = [[row_name(row[0]), *(cell(quantity) for quantity in row[1:])] for row in table.rows()]
+    return _markdown_rows(heads, rows)
+
+
+def _markdown_facts(facts: Facts) -> str:
+    if facts.shown is Shown.BUDGET:
+        whole = facts.quantities[-1].number
+        rows = [[q.label, cell(q), share(q.number, whole)] for q in facts.quantities]
+        return _markdown_rows(["", "GiB", "share"], rows)
+    return _markdown_rows(["figure", "value"], [[q.label or q.name, exact(q)] for q in facts.quantities])
+
+
+def _markdown_rows(heads: list[str], rows: list[list[str]]) -> str:
+    rule = ["---", *("---:" for _ in heads[1:])]
+    lines = [heads, rule, *([_escaped(text) for text in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

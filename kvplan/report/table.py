@@ -1,0 +1,144 @@
+"""A report for the eye: rich tables, bars, and the sentence that decides.
+
+Numbers are never wrapped or cut. Where a table is wider than the terminal, its columns of lowest
+priority are left out and named; where that is not enough, the lines are left to the terminal to wrap.
+"""
+
+from __future__ import annotations
+
+from io import StringIO
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from kvplan.report.terminal import Terminal
+from kvplan.report.words import cell, header, row_name, sentence, share
+from kvplan.results import Column, Facts, Report, Shown, Table
+
+_WIDEST = 10_000
+_BAR_WIDTH = 24
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def render_table(report: Report, terminal: Terminal) -> str:
+    """Return the report as text for this terminal."""
+    text = StringIO()
+    console = Console(
+        file=text,
+        width=terminal.width or _WIDEST,
+        force_terminal=terminal.color,
+        color_system="standard" if terminal.color else None,
+        no_color=not terminal.color,
+        legacy_windows=False,
+        highlight=False,
+        emoji=False,
+        markup=False,
+    )
+    console.print(Text(report.heading, style="bold"), soft_wrap=True)
+    for section in report.sections:
+        _section(console, section, terminal)
+    _ending(console, report)
+    lines = (line.rstrip() for line in text.getvalue().splitlines())
+    rendered = "\n".join(lines) + "\n"
+    return rendered if terminal.unicode else rendered.encode("ascii", "replace").decode("ascii")
+
+
+def _ending(console: Console, report: Report) -> None:
+    if report.verdict is not None:
+        console.print()
+        style = "bold green" if report.verdict.fits else "bold red"
+        console.print(Text(report.verdict.text, style=style), soft_wrap=True)
+    for note in report.notes:
+        console.print(Text(f"note: {note}", style="dim"), soft_wrap=True)
+
+
+def _section(console: Console, section: Facts | Table, terminal: Terminal) -> None:
+    if section.shown is Shown.NOT:
+        return
+    console.print()
+    if section.shown is Shown.SENTENCE and isinstance(section, Facts):
+        console.print(
+            Text.assemble((section.title, "bold"), f"  {sentence(section.quantities)}"), soft_wrap=True
+        )
+        return
+    console.print(Text(section.title, style="bold"), soft_wrap=True)
+    if isinstance(section, Table):
+        _print_table(console, section, terminal)
+    elif section.shown is Shown.BUDGET:
+        _print_wide(console, _budget(section, terminal))
+    else:
+        _print_wide(console, _lines(section))
+
+
+def _print_table(console: Console, table: Table, terminal: Terminal) -> None:
+    columns = list(table.columns)
+    dropped: list[str] = []
+    while terminal.width and _needed(console, _rich_table(columns)) > terminal.width:
+        least = max(columns[1:], key=lambda column: column.priority, default=None)
+        if least is None or least.priority == 0:
+            break
+        columns.remove(least)
+        dropped.append(least.label)
+    _print_wide(console, _rich_table(columns))
+    if dropped:
+        console.print(Text(f"  (no room for: {', '.join(dropped)})", style="dim"), soft_wrap=True)
+
+
+def _rich_table(columns: list[Column]) -> RichTable:
+    table = _empty()
+    for index, column in enumerate(columns):
+        unit = column.cells[0].unit if column.cells else None
+        label = column.label if index == 0 or unit is None else header(column.label, unit)
+        words = any(isinstance(q.value, str) for q in column.cells)
+        table.add_column(label, justify="left" if words else "right", no_wrap=True)
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(row_name(row[0]), *(cell(quantity) for quantity in row[1:]))
+    return table
+
+
+def _budget(facts: Facts, terminal: Terminal) -> RichTable:
+    whole = facts.quantities[-1].number
+    table = _empty()
+    table.add_column("", no_wrap=True)
+    table.add_column("GiB", justify="right", no_wrap=True)
+    table.add_column("share", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for quantity in facts.quantities[:-1]:
+        part = quantity.number
+        table.add_row(quantity.label, cell(quantity), share(part, whole), _bar(part, whole, terminal.unicode))
+    last = facts.quantities[-1]
+    table.add_row(last.label, cell(last), share(whole, whole), "", style="bold")
+    return table
+
+
+def _bar(part: int, whole: int, unicode: bool) -> str:
+    eighths = min(8 * _BAR_WIDTH, round(8 * _BAR_WIDTH * part / whole)) if whole else 0
+    if not unicode:
+        return "#" * round(eighths / 8)
+    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+
+
+def _lines(facts: Facts) -> RichTable:
+    table = _empty(headers=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    for quantity in facts.quantities:
+        table.add_row(quantity.label or quantity.name, cell(quantity))
+    return table
+
+
+def _empty(*, headers: bool = True) -> RichTable:
+    return RichTable(box=None, show_header=headers, header_style="dim", padding=(0, 3, 0, 0), pad_edge=False)
+
+
+def _needed(console: Console, table: RichTable) -> int:
+    options = console.options.update(max_width=_WIDEST)
+    return Measurement.get(console, options, table).maximum + 2
+
+
+def _print_wide(console: Console, table: RichTable) -> None:
+    """Print a table at its own width, whatever the terminal's."""
+    console.print(Padding(table, (0, 0, 0, 2)), width=_needed(console, table), crop=False, no_wrap=True)

@@ -1,0 +1,1 @@
+"""Readers of model and accelerator files, and the catalog that finds them."""

@@ -1,0 +1,187 @@
+"""Where models and accelerators are found: files by path, or names on a search path of folders.
+
+A name is looked up in, from first to last: ``--specs DIR``, ``$KVPLAN_SPECS``, the ``specs`` folder named
+by ``./kvplan.toml``, the user's configuration folder, and the files that come with kvplan. Each of these
+holds ``models/NAME.yaml`` and ``gpus/NAME.yaml``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from kvplan.arch.model import Model
+from kvplan.errors import FileError, UsageError, did_you_mean, unknown
+from kvplan.hardware.device import Device
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_FILE_ENDINGS = (".yaml", ".yml", ".json")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A spec file: how a report names it, where it is, and the bundled name it hides, if any."""
+
+    label: str
+    path: Path
+    shadows: bool = False
+
+
+def bundled_folder() -> Path:
+    """Return the folder that holds the bundled ``models`` and ``gpus``.
+
+    They are inside an installed package, and beside the package in a source tree or an editable install.
+    """
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "_specs"
+    return inside if inside.is_dir() else package.parent
+
+
+def search_path(specs: Path | None) -> list[Path]:
+    """Return the folders a name is looked up in, the bundled one last."""
+    folders = [] if specs is None else [specs]
+    if os.environ.get("KVPLAN_SPECS"):
+        folders.append(Path(os.environ["KVPLAN_SPECS"]))
+    folders += _project_folders()
+    folders.append(_user_folder())
+    return [*folders, bundled_folder()]
+
+
+def _project_folders() -> list[Path]:
+    settings = Path("kvplan.toml")
+    if not settings.is_file():
+        return []
+    import tomllib
+
+    try:
+        folder = tomllib.loads(settings.read_text(encoding="utf-8")).get("specs")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"kvplan.toml: {error}", hint='expected: specs = "FOLDER"') from error
+    if folder is None:
+        return []
+    if not isinstance(folder, str):
+        raise UsageError("kvplan.toml: specs must be text", hint='expected: specs = "FOLDER"')
+    return [Path(folder)]
+
+
+def _user_folder() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("kvplan"))
+
+
+def names(kind: str, specs: Path | None = None) -> dict[str, Found]:
+    """Return every name of a kind (``models`` or ``gpus``) with the file it means, in alphabetical order."""
+    found: dict[str, Found] = {}
+    for folder in reversed(search_path(specs)):
+        for path in sorted((folder / kind).glob("*.yaml")):
+            if NAME.fullmatch(path.stem):
+                found[path.stem] = Found(_label(folder, kind, path), path, path.stem in found)
+    return dict(sorted(found.items()))
+
+
+def find(kind: str, noun: str, name: str, specs: Path | None = None) -> Found:
+    """Return the file a name means.
+
+    Raises:
+        UsageError: there is no such name; the closest ones are suggested.
+    """
+    if NAME.fullmatch(name):
+        holders = [f for f in search_path(specs) if (f / kind / f"{name}.yaml").is_file()]
+        if holders:
+            path = holders[0] / kind / f"{name}.yaml"
+            return Found(_label(holders[0], kind, path), path, len(holders) > 1)
+    raise unknown(noun, name, names(kind, specs), see=f"kvplan {kind} list")
+
+
+def find_model(text: str, specs: Path | None = None) -> Found:
+    """Return the file a MODEL argument means: a name, a YAML file, a config.json, or a folder with one.
+
+    Raises:
+        UsageError: an unknown name.
+        FileError: a path with nothing there.
+    """
+    if not _is_path(text):
+        return find("models", "model", text, specs)
+    path = Path(text)
+    if path.is_dir():
+        path = path / "config.json"
+    if not path.exists():
+        close = did_you_mean(
+            Path(text).stem if text.endswith(_FILE_ENDINGS) else Path(text).name, names("models")
+        )
+        raise FileError(
+            f"cannot read {_short(str(path))!r}: there is no such file", hint=close or "kvplan models list"
+        )
+    return Found(str(path), path)
+
+
+def find_gpu(text: str, specs: Path | None = None) -> Found:
+    """Return the file a ``--gpu`` value means: a name or a YAML file.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    return Found(text, Path(text)) if _is_path(text) else find("gpus", "accelerator", text, specs)
+
+
+def load_model(found: Found) -> Model:
+    """Read a model file or a config.json.
+
+    Raises:
+        SpecError: mistakes in the file.
+        FileError: it cannot be read.
+    """
+    if found.path.suffix == ".json":
+        from kvplan.specs.config_json import import_config
+        from kvplan.specs.families.common import Identity
+        from kvplan.specs.strict_json import read_json
+
+        return import_config(read_json(found.path), Identity(name_from(found.path), found.label))
+    from kvplan.specs.model_file import read_model
+    from kvplan.specs.strict_yaml import read_yaml
+
+    return read_model(read_yaml(found.path))
+
+
+def load_gpu(found: Found) -> Device:
+    """Read an accelerator file.
+
+    Raises:
+        SpecError: mistakes in the file.
+        FileError: it cannot be read.
+    """
+    from kvplan.specs.gpu_file import read_gpu
+    from kvplan.specs.strict_yaml import read_yaml
+
+    return read_gpu(read_yaml(found.path))
+
+
+def name_from(path: Path) -> str:
+    """Return a catalog name for a config.json: its own name, or its folder's where that says nothing."""
+    stem = path.resolve().parent.name if path.name == "config.json" else path.stem
+    name = re.sub(r"[^a-z0-9._-]+", "-", stem.rsplit("--", 1)[-1].lower()).strip("-._")[:64]
+    return name or "model"
+
+
+@cache
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, by which a report says what it was computed from."""
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _is_path(text: str) -> bool:
+    return os.sep in text or "/" in text or text.lower().endswith(_FILE_ENDINGS)
+
+
+def _label(folder: Path, kind: str, path: Path) -> str:
+    return f"bundled:{kind}/{path.name}" if folder == bundled_folder() else str(path)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"...{text[-77:]}"

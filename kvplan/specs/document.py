@@ -1,0 +1,313 @@
+"""A spec file as plain data, with the line and column of everything in it.
+
+The YAML and the JSON reader both fill a ``DocumentBuilder``, so both obey the same limits.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from kvplan.errors import FileError, Problem, SpecError
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 64
+MAX_INTEGER_DIGITS = 30
+# A megabyte can hold half a million list items, each with a path of up to 64 steps: 300 MB of places.
+MAX_VALUES = 50_000
+# Nobody reads more than this many mistakes, and a hostile file can hold 300,000.
+MAX_PROBLEMS = 100
+# No more of a file than this is repeated in a message.
+MAX_QUOTED = 40
+
+NodePath: TypeAlias = tuple[str | int, ...]
+Place: TypeAlias = tuple[int, int]
+
+_LINE_BREAK = re.compile(r"\r\n|\r|\n")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+# What no spec needs and a terminal may obey; libyaml also ends a line at U+0085, U+2028 and U+2029,
+# where editors do not, so the line numbers would no longer agree.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed file: plain data, and the 1-based (line, column) of each value and key by its path."""
+
+    path: str
+    data: object
+    value_places: Mapping[NodePath, Place]
+    key_places: Mapping[NodePath, Place]
+
+    def place(self, path: NodePath) -> Place:
+        """Return where the value at a path is, or the nearest value around it that has a place."""
+        for length in range(len(path), -1, -1):
+            if (place := self.value_places.get(path[:length])) is not None:
+                return place
+        return (1, 1)
+
+    def key_place(self, path: NodePath) -> Place:
+        """Return where the key at a path is, or ``place(path)`` where the path has no key."""
+        place = self.key_places.get(path)
+        return self.place(path) if place is None else place
+
+    def problem(self, path: NodePath, message: str, *, at_key: bool = False) -> Problem:
+        """Return a mistake placed at the value, or with ``at_key`` at the key, of a path."""
+        line, column = self.key_place(path) if at_key else self.place(path)
+        return Problem(self.path, line, column, message)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A mapping or list whose end has not been read; ``key`` is the one that waits for its value."""
+
+    path: NodePath
+    data: dict[str | int, object] | list[object]
+    key: str | int | None = None
+
+
+class DocumentBuilder:
+    """Collects the values and the mistakes of one file, in the order a parser meets them.
+
+    A mistake leaves a stand-in value behind and the pass goes on; no document with a mistake is returned.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Start with nothing read; ``path`` is the name mistakes are reported under."""
+        self._path = path
+        self._data: object = None
+        self._open: list[_Open] = []
+        self._problems: list[Problem] = []
+        self._value_places: dict[NodePath, Place] = {}
+        self._key_places: dict[NodePath, Place] = {}
+
+    @property
+    def expects_key(self) -> bool:
+        """Whether what comes next in the file is the key of a mapping."""
+        return bool(self._open) and self._open[-1].key is None and isinstance(self._open[-1].data, dict)
+
+    def refuse(self, place: Place, message: str) -> None:
+        """Note a mistake and go on.
+
+        Raises:
+            SpecError: there are more mistakes than anyone would read.
+        """
+        self._problems.append(Problem(self._path, *place, message))
+        if len(self._problems) == MAX_PROBLEMS:
+            self.fail(place, f"stopped here, after {MAX_PROBLEMS} mistakes")
+
+    def fail(self, place: Place, message: str) -> NoReturn:
+        """End the pass with a mistake that leaves the rest of the file without meaning.
+
+        Raises:
+            SpecError: always, with every mistake so far.
+        """
+        raise SpecError([*self._problems, Problem(self._path, *place, message)])
+
+    def open(self, container: dict[str | int, object] | list[object], place: Place) -> None:
+        """Begin an empty mapping or list; what is added next goes into it.
+
+        Raises:
+            SpecError: it is nested too deep.
+        """
+        if len(self._open) == MAX_DEPTH:
+            self.fail(place, f"nested deeper than {MAX_DEPTH} levels")
+        self._open.append(_Open(self.value(container, place), container))
+
+    def close(self) -> None:
+        """End the innermost mapping or list."""
+        self._open.pop()
+
+    def key(self, name: str, place: Place) -> None:
+        """Add the key of the next value."""
+        if _SURROGATE.search(name):
+            self.refused_key(place, f"key {quoted(name)} holds half of a surrogate pair")
+            return
+        mapping = self._open[-1]
+        path = (*mapping.path, name)
+        if (first := self._key_places.get(path)) is not None:
+            self.refused_key(place, f"duplicate key {quoted(name)} (first at {_first_place(first, place)})")
+            return
+        mapping.key = name
+        self._key_places[path] = place
+
+    def refused_key(self, place: Place, message: str) -> None:
+        """Note a key that cannot be one; its value is still searched for mistakes."""
+        self.refuse(place, message)
+        # A number stands in for it, as no real key is one: the keys below it are duplicates of no others.
+        mapping = self._open[-1]
+        mapping.key = len(mapping.data)
+
+    def value(self, value: object, place: Place) -> NodePath:
+        """Add a value to the innermost mapping or list and return its path.
+
+        Raises:
+            SpecError: the file holds too many values.
+        """
+        path = self._attach(value)
+        self._value_places[path] = place
+        if len(self._value_places) > MAX_VALUES:
+            self.fail(place, f"more than {MAX_VALUES:,} values in one file")
+        return path
+
+    def _attach(self, value: object) -> NodePath:
+        if not self._open:
+            self._data = value
+            return ()
+        parent = self._open[-1]
+        if isinstance(parent.data, list):
+            parent.data.append(value)
+            return (*parent.path, len(parent.data) - 1)
+        key, parent.key = parent.key, None
+        assert key is not None, "the parser added a value before its key"
+        parent.data[key] = value
+        return (*parent.path, key)
+
+    def text(self, text: str, place: Place) -> None:
+        """Add a string."""
+        if _SURROGATE.search(text):
+            self.refuse(place, f"text {quoted(text)} holds half of a surrogate pair")
+        self.value(text, place)
+
+    def integer(self, digits: str, place: Place) -> None:
+        """Add a decimal integer, given as written."""
+        count = len(digits.lstrip("+-"))
+        if count > MAX_INTEGER_DIGITS:
+            self.refuse(place, f"integer of {count:,} digits: at most {MAX_INTEGER_DIGITS} are allowed")
+            digits = "0"
+        self.value(int(digits), place)
+
+    def number(self, digits: str, place: Place) -> None:
+        """Add a floating-point number, given as written."""
+        number = float(digits)
+        if not math.isfinite(number):
+            self.refuse(place, f"{quoted(digits)} is too large for a floating-point number")
+        self.value(number, place)
+
+    def finish(self) -> Document:
+        """Return the document.
+
+        Raises:
+            SpecError: there were mistakes.
+        """
+        if self._problems:
+            raise SpecError(self._problems)
+        return Document(self._path, self._data, self._value_places, self._key_places)
+
+
+class LineIndex:
+    """Finds the line and column of an offset in a text."""
+
+    def __init__(self, text: str) -> None:
+        """Note where each line begins."""
+        self._starts = [0, *(line_break.end() for line_break in _LINE_BREAK.finditer(text))]
+
+    def place(self, offset: int) -> Place:
+        """Return the 1-based line and column, both in characters, of an offset."""
+        line = bisect_right(self._starts, offset)
+        return line, offset - self._starts[line - 1] + 1
+
+
+def quoted(text: str) -> str:
+    """Return a text in quotes as a message shows it: no control characters, and cut where it is long."""
+    return repr(text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 3] + "...")
+
+
+def printable(text: str) -> str:
+    """Return a text, such as a file name, with what cannot be printed written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def refuse_unprintable(text: str, path: str) -> None:
+    r"""Refuse a text holding anything but printable characters, tabs and line breaks.
+
+    Raises:
+        SpecError: at the first such character.
+    """
+    if (found := _UNPRINTABLE.search(text)) is None:
+        return
+    if found[0] == "\0":
+        message = "NUL byte: this is not a text file"
+    else:
+        message = f"unprintable character U+{ord(found[0]):04X}: remove it"
+    raise SpecError([Problem(path, *LineIndex(text).place(found.start()), message)])
+
+
+def read_limited(path: Path) -> str:
+    """Return the text of a UTF-8 file of at most 1 MiB, without its byte order mark.
+
+    Raises:
+        FileError: it cannot be read, or is no regular file.
+        SpecError: it is too large, or no text in UTF-8.
+    """
+    name = printable(str(path))
+    try:
+        content = _read_bytes(path, name)
+    except (OSError, ValueError) as error:
+        reason, hint = _why_unreadable(error)
+        raise FileError(f"cannot read '{name}': {reason}", hint=hint) from error
+    if len(content) > MAX_BYTES:
+        raise SpecError([Problem(name, 1, 1, f"the file is larger than 1 MiB ({MAX_BYTES:,} bytes)")])
+    text = _decode(content, name)
+    refuse_unprintable(text, name)
+    return text
+
+
+def _first_place(first: Place, again: Place) -> str:
+    """Name the line of the first of two keys, and the column where the line alone says nothing."""
+    return f"line {first[0]}" if first[0] != again[0] else f"column {first[1]}"
+
+
+def _read_bytes(path: Path, name: str) -> bytes:
+    # Looked at twice: merely opening a device can have effects, and the file can change in between.
+    _refuse_irregular(path.stat().st_mode, name)
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        _refuse_irregular(os.fstat(file.fileno()).st_mode, name)
+        return file.read(MAX_BYTES + 1)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file so that a pipe with nobody at its other end does not block (Windows has no such flag)."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _refuse_irregular(mode: int, name: str) -> None:
+    if stat.S_ISDIR(mode):
+        raise FileError(f"cannot read '{name}': it is a folder", hint="name a file inside it")
+    if not stat.S_ISREG(mode):
+        raise FileError(
+            f"cannot read '{name}': it is a device, a pipe or a socket",
+            hint="save the text as a regular file first",
+        )
+
+
+def _why_unreadable(error: OSError | ValueError) -> tuple[str, str]:
+    """Return the reason in plain words, and what to do about it."""
+    match error:
+        case FileNotFoundError():
+            return "there is no such file", "check the spelling and the current folder"
+        case NotADirectoryError():
+            return "a part of its path is not a folder", "check the spelling of the path"
+        case PermissionError():
+            return "permission denied", "check the rights on the file and its folders"
+        case OSError():
+            return printable(error.strerror or "the system refused").lower(), "check the path and the disk"
+        case _:
+            return "that cannot be a file name", "check the spelling of the path"
+
+
+def _decode(content: bytes, path: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # ``error.object`` is what the offsets count in: the content without its byte order mark.
+        before = error.object[: error.start].decode()
+        message = f"byte 0x{error.object[error.start]:02x} is not UTF-8: save the file as UTF-8"
+        raise SpecError([Problem(path, *LineIndex(before).place(len(before)), message)]) from error

@@ -1,0 +1,1 @@
+"""One adapter per family: the rules by which its config.json means a model."""

@@ -1,0 +1,124 @@
+"""What the families' config files have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kvplan.arch.layer import Layer
+from kvplan.arch.model import Model
+from kvplan.arch.norm import Norm
+from kvplan.arch.vision import SiglipTower
+from kvplan.specs.config import Config
+from kvplan.storage import TORCH_DTYPES
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a config.json does not say of itself: the model's name here, and where the file is from."""
+
+    name: str
+    source: str
+
+
+def dtype(config: Config) -> str:
+    """Return the storage of plain weights: bf16 where the file does not say."""
+    name = config.text("torch_dtype", "dtype", default="bfloat16")
+    if name not in TORCH_DTYPES:
+        key = "torch_dtype" if config.has("torch_dtype") else "dtype"
+        config.refuse(key, f"{name[:40]!r} is not one of {', '.join(TORCH_DTYPES)}")
+    return TORCH_DTYPES[name]
+
+
+def weight_format(config: Config) -> str:
+    """Return the storage format that ``quantization_config`` names, or ``""`` where there is none.
+
+    Raises:
+        SpecError: the quantisation is not one that is understood.
+    """
+    if not config.has("quantization_config"):
+        config.harmless("quantization_config")
+        return ""
+    quantization = config.inner("quantization_config")
+    method = quantization.text("quant_method")
+    if method == "fp8":
+        if quantization.integers("weight_block_size") != [128, 128]:
+            config.refuse("quantization_config", "fp8 is understood with weight_block_size [128, 128] only")
+        quantization.harmless("activation_scheme", "fmt")
+        quantization.only("ignored_layers", [], "layers left out of the quantisation are not counted yet")
+        quantization.only(
+            "modules_to_not_convert", [], "layers left out of the quantisation are not counted yet"
+        )
+        quantization.harmless("quant_method")
+        quantization.finish()
+        return "fp8-block"
+    if method == "mxfp4":
+        quantization.harmless("modules_to_not_convert")
+        quantization.finish()
+        return "mxfp4"
+    config.refuse(
+        "quantization_config", f"quant_method {method[:40]!r} is not understood (fp8 and mxfp4 are)"
+    )
+
+
+def head_dim(config: Config, hidden_size: int, heads: int, default: int | None = None) -> int:
+    """Return ``head_dim``; where it is missing or null the family's default, else hidden / heads.
+
+    Raises:
+        SpecError: hidden_size is no multiple of the heads.
+    """
+    found = config.optional_integer("head_dim") or default
+    if found is not None:
+        return found
+    if hidden_size % heads:
+        config.refuse(
+            "", f"hidden_size ({hidden_size}) is no multiple of {heads} heads, and there is no head_dim"
+        )
+    return hidden_size // heads
+
+
+def windowed_layers(config: Config, depth: int) -> list[bool] | None:
+    """Return which layers slide by ``layer_types``, or ``None`` where the file has no such list."""
+    types = config.texts("layer_types", depth, ("full_attention", "sliding_attention"))
+    return None if types is None else [kind == "sliding_attention" for kind in types]
+
+
+def finished_model(
+    config: Config,
+    identity: Identity,
+    layers: Sequence[Layer],
+    *,
+    tied: bool,
+    norm: Norm = Norm.RMS,
+    hidden_size: int | None = None,
+    vocab_size: int | None = None,
+    max_position_embeddings: int | None = None,
+    learned_positions: int = 0,
+    lm_head_bias: bool = False,
+    vision: SiglipTower | None = None,
+    stored: str | None = None,
+    model_dtype: str | None = None,
+) -> Model:
+    """Read what every family shares, refuse what nobody read, and return the model.
+
+    ``tied`` is the family's default for ``tie_word_embeddings``. ``stored`` and ``model_dtype`` are
+    given where they were read from a surrounding file.
+    """
+    config.harmless("model_type")
+    model = Model(
+        name=identity.name,
+        source=identity.source,
+        dtype=dtype(config) if model_dtype is None else model_dtype,
+        hidden_size=hidden_size or config.integer("hidden_size"),
+        vocab_size=vocab_size or config.integer("vocab_size"),
+        max_position_embeddings=max_position_embeddings or config.integer("max_position_embeddings"),
+        layers=tuple(layers),
+        norm=norm,
+        tie_word_embeddings=config.flag("tie_word_embeddings", tied),
+        learned_positions=learned_positions,
+        lm_head_bias=lm_head_bias,
+        weight_format=weight_format(config) if stored is None else stored,
+        vision=vision,
+    )
+    config.finish()
+    return model

@@ -1,0 +1,96 @@
+"""Llama, Mistral, Mixtral, Qwen 2 and Phi-3: pre-norm blocks of grouped-query attention and a gated MLP."""
+
+from __future__ import annotations
+
+from kvplan.arch.attention import Attention
+from kvplan.arch.experts import Experts
+from kvplan.arch.layer import FeedForward, Layer
+from kvplan.arch.mlp import MLP
+from kvplan.arch.model import Model
+from kvplan.specs.config import Config
+from kvplan.specs.families.common import Identity, finished_model, head_dim, windowed_layers
+
+
+def attention(
+    config: Config,
+    *,
+    window: int | None = None,
+    qkv_bias: bool = False,
+    out_bias: bool = False,
+    qk_norm: bool = False,
+    default_head_dim: int | None = None,
+) -> Attention:
+    """Return the attention of a file with the usual key names; missing KV heads mean one per query head."""
+    heads = config.integer("num_attention_heads")
+    return Attention(
+        num_attention_heads=heads,
+        num_key_value_heads=config.integer("num_key_value_heads", default=heads),
+        head_dim=head_dim(config, config.integer("hidden_size"), heads, default_head_dim),
+        sliding_window=window,
+        qkv_bias=qkv_bias,
+        out_bias=out_bias,
+        qk_norm=qk_norm,
+    )
+
+
+def llama(config: Config, identity: Identity) -> Model:
+    """Llama 1 to 3, and models in their format (Yi, SmolLM, TinyLlama): untied, no window."""
+    bias = config.flag("attention_bias", False)
+    mlp = MLP(config.integer("intermediate_size"), mlp_bias=config.flag("mlp_bias", False))
+    layer = Layer(attention(config, qkv_bias=bias, out_bias=bias), mlp)
+    return finished_model(config, identity, [layer] * config.integer("num_hidden_layers"), tied=False)
+
+
+def mistral(config: Config, identity: Identity) -> Model:
+    """Mistral: a window in every layer, 4,096 where the file does not say; null means none."""
+    return _all_windowed(config, identity, MLP(config.integer("intermediate_size")), missing_window=4096)
+
+
+def mixtral(config: Config, identity: Identity) -> Model:
+    """Mixtral: Mistral with experts in place of the MLP; no window where the file does not say."""
+    experts = Experts(
+        num_experts=config.integer("num_local_experts", default=8),
+        num_experts_per_tok=config.integer("num_experts_per_tok", default=2),
+        moe_intermediate_size=config.integer("intermediate_size"),
+    )
+    return _all_windowed(config, identity, experts, missing_window=None)
+
+
+def phi3(config: Config, identity: Identity) -> Model:
+    """Phi-3 and Phi-4: a window in every layer where the file has one."""
+    for key in ("attention_bias", "mlp_bias", "lm_head_bias"):
+        config.only(key, False, "this family has no biases")
+    config.only("full_attn_mod", 1, "full attention in some layers only is not described by this key")
+    config.only("interpolate_factor", 1, "position interpolation is not known here")
+    return _all_windowed(config, identity, MLP(config.integer("intermediate_size")), missing_window=None)
+
+
+def _all_windowed(config: Config, identity: Identity, mlp: FeedForward, missing_window: int | None) -> Model:
+    depth = config.integer("num_hidden_layers")
+    window = config.optional_integer("sliding_window", default=missing_window)
+    slides = windowed_layers(config, depth) or [True] * depth
+    config.harmless("sliding_window_size", "attention_sink_size")
+    layers = [Layer(attention(config, window=window if s else None), mlp) for s in slides]
+    return finished_model(config, identity, layers, tied=False)
+
+
+def qwen2(config: Config, identity: Identity) -> Model:
+    """Qwen 2 and 2.5: biases on queries, keys and values that the file does not mention."""
+    mlp = MLP(config.integer("intermediate_size"))
+    layers = [Layer(attention(config, window=w, qkv_bias=True), mlp) for w in qwen_windows(config)]
+    return finished_model(config, identity, layers, tied=False)
+
+
+def qwen_windows(config: Config) -> list[int | None]:
+    """Return each layer's window in a Qwen file: none unless ``use_sliding_window``, whatever else it says.
+
+    Where it is on, ``layer_types`` decides, else layers from ``max_window_layers`` on slide.
+    """
+    depth = config.integer("num_hidden_layers")
+    window = config.optional_integer("sliding_window", default=4096)
+    first = config.count("max_window_layers", 28)
+    types = windowed_layers(config, depth)
+    if not config.flag("use_sliding_window", False):
+        window = None
+    slides = types if types is not None else [index >= first for index in range(depth)]
+    return [window if slide else None for slide in slides]
