@@ -38,7 +38,8 @@ class Experts:
         require_positive(self, "num_experts", "num_experts_per_tok", "moe_intermediate_size")
         if self.num_experts_per_tok > self.num_experts:
             raise ValueError(
-                f"num_experts_per_tok ({self.num_experts_per_tok}) is more than num_experts ({self.num_experts})"
+                f"num_experts_per_tok ({self.num_experts_per_tok}) "
+                f"is more than num_experts ({self.num_experts})"
             )
         if self.shared_expert_intermediate_size < 0:
             raise ValueError("shared_expert_intermediate_size must not be negative")

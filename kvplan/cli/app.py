@@ -53,9 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in given:
             raise
-        say(
-            f"error: internal error: {type(error).__name__}: {str(error)[:200]}   (--debug shows where; please report it)"
-        )
+        what = f"{type(error).__name__}: {str(error)[:200]}"
+        say(f"error: internal error: {what}   (--debug shows where; please report it)")
         return ExitStatus.INTERNAL
 
 

@@ -169,9 +169,8 @@ def _longest_context(model: Model, asked: int | None) -> int:
     if asked is None:
         return model.max_position_embeddings
     if model.learned_positions and asked > model.learned_positions:
-        raise UsageError(
-            f"--max-length: {asked:,} is more than the {model.learned_positions:,} positions {model.name} has learned"
-        )
+        learned = f"{model.learned_positions:,} positions {model.name} has learned"
+        raise UsageError(f"--max-length: {asked:,} is more than the {learned}")
     return asked
 
 

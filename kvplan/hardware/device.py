@@ -80,7 +80,7 @@ class Device:
         memory: size and bandwidth.
         peak_dense: matrix rates.
         interconnect: links.
-        confidence: high (undisputed datasheet value) or medium (one source, or sources that round differently).
+        confidence: high (undisputed datasheet value) or medium (one source, or rounded differently).
         compute_capability: NVIDIA's version of the instruction set.
         sm_count: streaming multiprocessors, or the vendor's like.
         shared_memory_per_sm_kib: on-chip memory a thread block can use.

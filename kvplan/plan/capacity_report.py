@@ -74,10 +74,9 @@ def capacity_report(
 def _heading(capacity: Capacity) -> str:
     d, model = capacity.deployment, capacity.model
     usable = gib(d.device.memory_bytes, 1)
-    return (
-        f"{model.name}  {d.weights.name} weights, {d.kv.name} KV   on {d.parallelism.gpus} x {d.device.label} "
-        f"({usable} GiB usable, {d.utilization_bp / 100:g}% planned)"
-    )
+    gpus = f"{d.parallelism.gpus} x {d.device.label}"
+    planned = f"({usable} GiB usable, {d.utilization_bp / 100:g}% planned)"
+    return f"{model.name}  {d.weights.name} weights, {d.kv.name} KV   on {gpus} {planned}"
 
 
 def _notes(capacity: Capacity, contexts: Sequence[int]) -> tuple[str, ...]:
@@ -169,15 +168,16 @@ def _kv(capacity: Capacity, loaded: StageMemory) -> Facts:
     allocation = capacity.deployment.allocation
     block = allocation.block_tokens if isinstance(allocation, Paged) else 1
     source = "--block-size" if isinstance(allocation, Paged) else "a contiguous cache is counted in tokens"
-    per_token = capacity.whole_cache.growth("bytes_per_token", "KV per token")
-    per_gpu = loaded.cache.growth("bytes_per_token_per_gpu", "per token and GPU")
+    per_token = capacity.whole_cache.growth("bytes_per_token", "B per token")
+    many = capacity.deployment.parallelism.gpus > 1
+    per_gpu = loaded.cache.growth("bytes_per_token_per_gpu", "B per token on each GPU" if many else "")
     block_tokens = fact("block_tokens", block, source, Unit.TOKENS, "tokens per block")
     if per_gpu.number:
         blocks = computed("pool_blocks", pool_blocks, loaded.pool, block_tokens, per_gpu, label="blocks")
     else:
         blocks = fact("pool_blocks", 0, "no layer on this GPU grows with the context", Unit.BLOCKS, "blocks")
     tokens = computed("pool_tokens", pool_tokens, blocks, block_tokens, label="tokens")
-    state = capacity.whole_cache.state("state_bytes_per_sequence", "state per request")
+    state = capacity.whole_cache.state("state_bytes_per_sequence", "B of state per request")
     return Facts("kv", "KV cache", (per_token, per_gpu, state, block_tokens, blocks, tokens), Shown.SENTENCE)
 
 

@@ -61,8 +61,9 @@ def parallelism(gpus: int | None, tensor: int | None, pipeline: int | None, data
     if gpus is not None and found.gpus != gpus:
         if pipeline is None and data is None and gpus % tensor == 0:
             return Parallelism(tensor, 1, gpus // tensor)
+        degrees = f"tp {found.tensor} x pp {found.pipeline} x dp {found.data}"
         raise UsageError(
-            f"tp {found.tensor} x pp {found.pipeline} x dp {found.data} is {found.gpus} GPUs, not the {gpus} of --gpus",
+            f"{degrees} is {found.gpus} GPUs, not the {gpus} of --gpus",
             hint="leave --gpus out, or one of the degrees",
         )
     return found
@@ -82,7 +83,7 @@ class Deployment:
         utilization_bp: share of each device's memory that may be planned, in ten-thousandths.
         chunk_tokens: tokens of the largest prefill step.
         max_tokens: longest context a request may have.
-        overhead_bytes: what the runtime takes beside weights, activations and cache; ``None`` for the default.
+        overhead_bytes: what the runtime takes beside all that; ``None`` for typical figures.
     """
 
     device: Device

@@ -8,7 +8,7 @@ from kvplan.errors import UsageError
 from kvplan.plan.capacity import Capacity, plan_capacity
 from kvplan.plan.deployment import Parallelism
 from kvplan.results import Verdict
-from kvplan.units import GIB, gib, short_count
+from kvplan.units import gib, short_count
 
 _LARGER_GROUPS = (2, 4, 8, 16, 32, 64)
 
@@ -20,9 +20,10 @@ def verdict(capacity: Capacity, context: int, batch: int) -> Verdict:
     loaded = capacity.most_loaded
     if loaded.shortfall.number:
         spent = loaded.weights.number + loaded.activations.number + loaded.overhead.number
+        short = gib(loaded.shortfall.number)
         text = (
             f"Does not fit: weights, activations and overhead take {gib(spent)} GiB of the "
-            f"{gib(loaded.total.number)} GiB planned on each GPU, {_missing(loaded.shortfall.number)} too much."
+            f"{gib(loaded.total.number)} GiB planned on each GPU, {short} GiB too much."
         )
         return Verdict(False, text + _remedy(capacity, context, batch))
     if not capacity.fits(batch, context):
@@ -32,20 +33,21 @@ def verdict(capacity: Capacity, context: int, batch: int) -> Verdict:
 
 def _fits_sentence(capacity: Capacity, context: int) -> str:
     most = capacity.max_batch(context)
-    more = _missing(_bytes_short(capacity, most + 1, context))
+    more = gib(_bytes_short(capacity, most + 1, context))
     where = " on each GPU" if capacity.deployment.parallelism.gpus_per_replica > 1 else ""
-    return f"Fits. {_requests(most)} of {short_count(context)}; the {_ordinal(most + 1)} needs {more} more{where}."
+    next_one = f"the {_ordinal(most + 1)} needs {more} GiB more{where}"
+    return f"Fits. {_requests(most)} of {short_count(context)}; {next_one}."
 
 
 def _too_many(capacity: Capacity, context: int, batch: int) -> str:
-    short = _missing(_bytes_short(capacity, batch, context))
+    short = gib(_bytes_short(capacity, batch, context))
     most = capacity.max_batch(context)
     asked = f"{_requests(batch)} of {short_count(context)}"
     if most:
-        return f"Does not fit: {asked} need {short} more of cache on each GPU; {most:,} would fit."
+        return f"Does not fit: {asked} need {short} GiB more of cache on each GPU; {most:,} would fit."
     longest = capacity.max_context(1)
     instead = f"the longest for one request is {longest:,} tokens" if longest else "no context does"
-    return f"Does not fit: one request of {short_count(context)} needs {short} more of cache; {instead}."
+    return f"Does not fit: one request of {short_count(context)} needs {short} GiB more of cache; {instead}."
 
 
 def _limit_sentence(capacity: Capacity, context: int) -> str:
@@ -77,14 +79,6 @@ def _bytes_short(capacity: Capacity, batch: int, context: int) -> int:
     """Return the most bytes missing on any GPU for this many requests."""
     requests = capacity.replica_batch(batch)
     return max(m.needed_bytes(requests, context) - m.pool.number for m in capacity.stages)
-
-
-def _missing(byte_count: int) -> str:
-    """Return a shortage rounded up, so that it is never called nothing."""
-    hundredth = GIB // 100
-    if byte_count >= hundredth:
-        return f"{gib(-(-byte_count // hundredth) * hundredth)} GiB"
-    return f"{byte_count:,} B"
 
 
 def _requests(count: int) -> str:

@@ -65,7 +65,8 @@ class LayerKind(BaseModel):
         """Return the layer this kind describes."""
         mixer = self.attention or self.latent_attention or self.gated_delta_net
         mlp = self.mlp or self.experts
-        assert mixer is not None and mlp is not None
+        assert mixer is not None
+        assert mlp is not None
         return Layer(mixer, mlp, self.block)
 
 

@@ -73,7 +73,7 @@ def _complaint(kind: str, error: Mapping[str, Any]) -> str:
         return str(context["error"])
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, not {_shown(error['input'])}"
-    if kind.startswith("greater_than") or kind.startswith("less_than"):
+    if kind.startswith(("greater_than", "less_than")):
         return f"{error['msg'].replace('Input should be', 'must be')}, not {_shown(error['input'])}"
     if kind == "too_short":
         return "must not be empty"
@@ -118,10 +118,10 @@ def _within(data: object, location: Path) -> Path:
     """
     path: list[str | int] = []
     for index, step in enumerate(location):
-        if isinstance(data, dict) and step in data:
-            data = data[step]
-        elif isinstance(data, list) and isinstance(step, int) and step < len(data):
-            data = data[step]
+        is_key = isinstance(data, dict) and step in data
+        is_index = isinstance(data, list) and isinstance(step, int) and step < len(data)
+        if is_key or is_index:
+            data = data[step]  # type: ignore[index]
         elif index < len(location) - 1:
             continue
         path.append(step)

@@ -42,23 +42,25 @@ def weight_format(config: Config) -> str:
     quantization = config.inner("quantization_config")
     method = quantization.text("quant_method")
     if method == "fp8":
-        if quantization.integers("weight_block_size") != [128, 128]:
-            config.refuse("quantization_config", "fp8 is understood with weight_block_size [128, 128] only")
-        quantization.harmless("activation_scheme", "fmt")
-        quantization.only("ignored_layers", [], "layers left out of the quantisation are not counted yet")
-        quantization.only(
-            "modules_to_not_convert", [], "layers left out of the quantisation are not counted yet"
-        )
-        quantization.harmless("quant_method")
-        quantization.finish()
-        return "fp8-block"
-    if method == "mxfp4":
+        stored = _fp8(config, quantization)
+    elif method == "mxfp4":
+        # What it leaves alone is everything but the experts, and so does the format.
         quantization.harmless("modules_to_not_convert")
-        quantization.finish()
-        return "mxfp4"
-    config.refuse(
-        "quantization_config", f"quant_method {method[:40]!r} is not understood (fp8 and mxfp4 are)"
-    )
+        stored = "mxfp4"
+    else:
+        shown = f"quant_method {method[:40]!r} is not understood (fp8 and mxfp4 are)"
+        config.refuse("quantization_config", shown)
+    quantization.finish()
+    return stored
+
+
+def _fp8(config: Config, quantization: Config) -> str:
+    if quantization.integers("weight_block_size") != [128, 128]:
+        config.refuse("quantization_config", "fp8 is understood with weight_block_size [128, 128] only")
+    for key in ("ignored_layers", "modules_to_not_convert"):
+        quantization.only(key, [], "layers left out of the quantisation are not counted yet")
+    quantization.harmless("activation_scheme", "fmt")
+    return "fp8-block"
 
 
 def head_dim(config: Config, hidden_size: int, heads: int, default: int | None = None) -> int:
