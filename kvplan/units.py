@@ -119,3 +119,12 @@ def minimum(left: Count, right: Count) -> Count:
     import numpy as np
 
     return np.minimum(left, right)
+
+
+def maximum(left: Count, right: Count) -> Count:
+    """Return the larger of two counts, element by element where one is an array."""
+    if isinstance(left, int) and isinstance(right, int):
+        return max(left, right)
+    import numpy as np
+
+    return np.maximum(left, right)

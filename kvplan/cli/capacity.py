@@ -138,12 +138,13 @@ def capacity(
     )
     spec_notes((model_file, gpu_file), quiet=quiet, verbose=verbose)
     shown_contexts = contexts or _default_contexts(longest)
+    usual = None if batches else shown_contexts[len(shown_contexts) // 2]
     report = capacity_report(
         plan_capacity(planned, deployment),
         shown_contexts,
         batches or DEFAULT_BATCHES,
-        decide_context=max(contexts) if contexts else shown_contexts[len(shown_contexts) // 2],
-        decide_batch=max(batches) if batches and contexts else 1,
+        decide_context=max(contexts) if contexts else usual,
+        decide_batch=max(batches, default=1),
         inputs=_echo(model_file, gpu_file, shown_contexts, batches or DEFAULT_BATCHES),
     )
     show_report(report, shown, output_path(output), explain=explain, color=color)

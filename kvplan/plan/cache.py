@@ -17,7 +17,7 @@ from kvplan.formula import Formula, formula
 from kvplan.plan.deployment import Allocation, Contiguous, Paged
 from kvplan.results import Quantity, computed, fact, total
 from kvplan.storage import DTYPE_BYTES, KvFormat, StateLayout
-from kvplan.units import Count, Unit, ceil_div, minimum
+from kvplan.units import Count, Unit, ceil_div, maximum, minimum
 
 # ------------------------------------------------------------------ what one token, or one request, stores
 
@@ -75,14 +75,14 @@ def paged_window_tokens(context: Count, window: int, block_tokens: int) -> Count
 
 @formula(Unit.TOKENS, "a contiguous cache is taken whole when the request arrives")
 def contiguous_tokens(context: Count, max_tokens: int) -> Count:
-    """Tokens allocated for a full-attention layer of a contiguous cache: the same at any context."""
-    return context * 0 + max_tokens
+    """Tokens allocated for a full-attention layer of a contiguous cache: the same for every request."""
+    return maximum(context, max_tokens)
 
 
 @formula(Unit.TOKENS, "a ring as long as the window, taken whole when the request arrives")
 def ring_tokens(context: Count, window: int, max_tokens: int) -> Count:
-    """Tokens allocated for a sliding-window layer of a contiguous cache: the same at any context."""
-    return context * 0 + minimum(window, max_tokens)
+    """Tokens allocated for a sliding-window layer of a contiguous cache: the same for every request."""
+    return minimum(window, maximum(context, max_tokens))
 
 
 @formula(Unit.BYTES, "layers x tokens x bytes per token")

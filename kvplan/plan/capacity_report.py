@@ -43,13 +43,14 @@ def capacity_report(
     contexts: Sequence[int],
     batches: Sequence[int],
     *,
-    decide_context: int,
+    decide_context: int | None,
     decide_batch: int,
     inputs: tuple[tuple[str, Scalar | list[int]], ...],
 ) -> Report:
     """Return the whole answer; per-GPU figures are those of the most loaded GPU.
 
-    ``decide_context`` and ``decide_batch`` are what the last sentence is about.
+    ``decide_context`` and ``decide_batch`` are what the last sentence is about; without a context it is
+    how long a context that many requests can have.
     """
     loaded = capacity.most_loaded
     return Report(
@@ -90,7 +91,9 @@ def _notes(capacity: Capacity, contexts: Sequence[int]) -> tuple[str, ...]:
         found.append(f"recurrent state as {d.state.name} stores it: {d.state.source} (--state)")
     beyond = [c for c in contexts if c > d.max_tokens]
     if beyond:
-        found.append(f"contexts past {d.max_tokens:,} tokens are past the limit of {capacity.model.name}")
+        found.append(
+            f"no request may be longer than {d.max_tokens:,} tokens: {_limit(capacity, d.max_tokens)}"
+        )
     if capacity.model.vision is not None:
         found.append("the vision tower is counted in the weights; images take tokens like text")
     p = d.parallelism
@@ -166,17 +169,20 @@ def _memory(loaded: StageMemory) -> Facts:
 
 def _kv(capacity: Capacity, loaded: StageMemory) -> Facts:
     allocation = capacity.deployment.allocation
+    paged = isinstance(allocation, Paged)
     block = allocation.block_tokens if isinstance(allocation, Paged) else 1
-    source = "--block-size" if isinstance(allocation, Paged) else "a contiguous cache is counted in tokens"
+    source = "--block-size" if paged else "a contiguous cache is counted in tokens"
     per_token = capacity.whole_cache.growth("bytes_per_token", "B per token")
     many = capacity.deployment.parallelism.gpus > 1
     per_gpu = loaded.cache.growth("bytes_per_token_per_gpu", "B per token on each GPU" if many else "")
-    block_tokens = fact("block_tokens", block, source, Unit.TOKENS, "tokens per block")
+    block_tokens = fact("block_tokens", block, source, Unit.TOKENS, "tokens per block" if paged else "")
     if per_gpu.number:
-        blocks = computed("pool_blocks", pool_blocks, loaded.pool, block_tokens, per_gpu, label="blocks")
+        blocks = computed(
+            "pool_blocks", pool_blocks, loaded.pool, block_tokens, per_gpu, label="blocks" if paged else ""
+        )
     else:
-        blocks = fact("pool_blocks", 0, "no layer on this GPU grows with the context", Unit.BLOCKS, "blocks")
-    tokens = computed("pool_tokens", pool_tokens, blocks, block_tokens, label="tokens")
+        blocks = fact("pool_blocks", 0, "no layer on this GPU grows with the context", Unit.BLOCKS)
+    tokens = computed("pool_tokens", pool_tokens, blocks, block_tokens, label="tokens in the pool")
     state = capacity.whole_cache.state("state_bytes_per_sequence", "B of state per request")
     return Facts("kv", "KV cache", (per_token, per_gpu, state, block_tokens, blocks, tokens), Shown.SENTENCE)
 

@@ -13,8 +13,16 @@ from kvplan.units import gib, short_count
 _LARGER_GROUPS = (2, 4, 8, 16, 32, 64)
 
 
-def verdict(capacity: Capacity, context: int, batch: int) -> Verdict:
-    """Say whether ``batch`` requests of ``context`` tokens fit, and what the next one would need."""
+def verdict(capacity: Capacity, context: int | None, batch: int) -> Verdict:
+    """Say whether ``batch`` requests of ``context`` tokens fit, and what one more would need.
+
+    Without a context it is how long a context that many requests can have.
+    """
+    if context is None:
+        longest = capacity.max_context(batch)
+        if longest and not capacity.most_loaded.shortfall.number:
+            return Verdict(True, _longest_sentence(capacity, longest, batch))
+        context = 1
     if context > capacity.deployment.max_tokens:
         return Verdict(False, f"Does not fit: {_limit_sentence(capacity, context)}")
     loaded = capacity.most_loaded
@@ -34,9 +42,16 @@ def verdict(capacity: Capacity, context: int, batch: int) -> Verdict:
 def _fits_sentence(capacity: Capacity, context: int) -> str:
     most = capacity.max_batch(context)
     more = gib(_bytes_short(capacity, most + 1, context))
-    where = " on each GPU" if capacity.deployment.parallelism.gpus_per_replica > 1 else ""
-    next_one = f"the {_ordinal(most + 1)} needs {more} GiB more{where}"
+    next_one = f"the {_ordinal(most + 1)} needs {more} GiB more{_where(capacity)}"
     return f"Fits. {_requests(most)} of {short_count(context)}; {next_one}."
+
+
+def _longest_sentence(capacity: Capacity, longest: int, batch: int) -> str:
+    held = f"Fits. {_requests(batch)} of up to {longest:,} tokens"
+    if longest == capacity.deployment.max_tokens:
+        return f"{held}, the longest allowed."
+    more = gib(_bytes_short(capacity, batch, longest + 1))
+    return f"{held}; one token more needs {more} GiB more{_where(capacity)}."
 
 
 def _too_many(capacity: Capacity, context: int, batch: int) -> str:
@@ -44,7 +59,7 @@ def _too_many(capacity: Capacity, context: int, batch: int) -> str:
     most = capacity.max_batch(context)
     asked = f"{_requests(batch)} of {short_count(context)}"
     if most:
-        return f"Does not fit: {asked} need {short} GiB more of cache on each GPU; {most:,} would fit."
+        return f"Does not fit: {asked} need {short} GiB more{_where(capacity)}; {most:,} would fit."
     longest = capacity.max_context(1)
     instead = f"the longest for one request is {longest:,} tokens" if longest else "no context does"
     return f"Does not fit: one request of {short_count(context)} needs {short} GiB more of cache; {instead}."
@@ -73,6 +88,10 @@ def _remedy(capacity: Capacity, context: int, batch: int) -> str:
         if tried.fits(batch, context):
             return f" It fits on {larger.gpus} of these GPUs (--tp {tensor})."
     return ""
+
+
+def _where(capacity: Capacity) -> str:
+    return " on each GPU" if capacity.deployment.parallelism.gpus_per_replica > 1 else ""
 
 
 def _bytes_short(capacity: Capacity, batch: int, context: int) -> int:

@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from kvplan.report.terminal import Terminal
-from kvplan.report.words import cell, header, row_name, sentence, share
+from kvplan.report.words import cell, header, row_name, sentence, share, with_unit
 from kvplan.results import Column, Facts, Report, Shown, Table
 
 _WIDEST = 10_000
@@ -126,7 +126,7 @@ def _lines(facts: Facts) -> RichTable:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     for quantity in facts.quantities:
-        table.add_row(quantity.label or quantity.name, cell(quantity))
+        table.add_row(quantity.label or quantity.name, with_unit(quantity))
     return table
 
 

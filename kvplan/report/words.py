@@ -39,6 +39,12 @@ def exact(quantity: Quantity) -> str:
     return f"{value:,} {quantity.unit.value}".rstrip()
 
 
+def with_unit(quantity: Quantity) -> str:
+    """Return a figure for a line of its own: bytes in GiB, everything else in its base unit."""
+    unit = SHOWN_UNITS.get(quantity.unit)
+    return f"{cell(quantity)} {unit}" if unit else exact(quantity)
+
+
 def header(label: str, unit: Unit) -> str:
     """Return a column's header with the unit its cells are shown in, where that says something."""
     return f"{label} ({SHOWN_UNITS[unit]})" if unit in SHOWN_UNITS else label
