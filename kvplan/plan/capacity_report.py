@@ -195,7 +195,9 @@ def _growth(capacity: Capacity, loaded: StageMemory, contexts: Sequence[int]) ->
         "How the cache of one request grows",
         (
             Column("context_tokens", "context", asked),
-            Column("kv_live_bytes", "live", tuple(whole.live("kv_live_bytes", c) for c in contexts)),
+            Column(
+                "kv_live_bytes", "live", tuple(whole.live("kv_live_bytes", c) for c in contexts), priority=1
+            ),
             Column(
                 "kv_allocated_bytes",
                 "allocated",

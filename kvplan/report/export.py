@@ -8,7 +8,7 @@ from io import StringIO
 from typing import Any
 
 from kvplan import __version__
-from kvplan.report.words import cell, exact, header, row_name, share
+from kvplan.report.words import cell, exact, header, row_name, sentence, share
 from kvplan.results import Facts, Report, Shown, Table
 
 SCHEMA_VERSION = 1
@@ -69,7 +69,7 @@ def render_markdown(report: Report) -> str:
         if section.shown is Shown.NOT:
             continue
         body = _markdown_table(section) if isinstance(section, Table) else _markdown_facts(section)
-        blocks.append(f"**{section.title}**\n\n{body}")
+        blocks += [f"**{section.title}**", body]
     if report.verdict is not None:
         blocks.append(f"**{_escaped(report.verdict.text)}**")
     blocks += [f"_{_escaped(note)}_" for note in report.notes]
@@ -90,6 +90,8 @@ def _markdown_facts(facts: Facts) -> str:
         whole = facts.quantities[-1].number
         rows = [[q.label, cell(q), share(q.number, whole)] for q in facts.quantities]
         return _markdown_rows(["", "GiB", "share"], rows)
+    if facts.shown is Shown.SENTENCE:
+        return _escaped(sentence(facts.quantities))
     return _markdown_rows(["figure", "value"], [[q.label or q.name, exact(q)] for q in facts.quantities])
 
 

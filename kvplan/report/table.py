@@ -28,7 +28,7 @@ def render_table(report: Report, terminal: Terminal) -> str:
     text = StringIO()
     console = Console(
         file=text,
-        width=terminal.width or _WIDEST,
+        width=_WIDEST,
         force_terminal=terminal.color,
         color_system="standard" if terminal.color else None,
         no_color=not terminal.color,
@@ -37,22 +37,27 @@ def render_table(report: Report, terminal: Terminal) -> str:
         emoji=False,
         markup=False,
     )
-    console.print(Text(report.heading, style="bold"), soft_wrap=True)
+    _say(console, terminal, Text(report.heading, style="bold"))
     for section in report.sections:
         _section(console, section, terminal)
-    _ending(console, report)
+    _ending(console, report, terminal)
     lines = (line.rstrip() for line in text.getvalue().splitlines())
     rendered = "\n".join(lines) + "\n"
     return rendered if terminal.unicode else rendered.encode("ascii", "replace").decode("ascii")
 
 
-def _ending(console: Console, report: Report) -> None:
+def _say(console: Console, terminal: Terminal, text: Text) -> None:
+    """Print a sentence, wrapped between words where the terminal is narrow."""
+    console.print(text, width=terminal.width or _WIDEST)
+
+
+def _ending(console: Console, report: Report, terminal: Terminal) -> None:
     if report.verdict is not None:
         console.print()
         style = "bold green" if report.verdict.fits else "bold red"
-        console.print(Text(report.verdict.text, style=style), soft_wrap=True)
+        _say(console, terminal, Text(report.verdict.text, style=style))
     for note in report.notes:
-        console.print(Text(f"note: {note}", style="dim"), soft_wrap=True)
+        _say(console, terminal, Text(f"note: {note}", style="dim"))
 
 
 def _section(console: Console, section: Facts | Table, terminal: Terminal) -> None:
@@ -60,17 +65,16 @@ def _section(console: Console, section: Facts | Table, terminal: Terminal) -> No
         return
     console.print()
     if section.shown is Shown.SENTENCE and isinstance(section, Facts):
-        console.print(
-            Text.assemble((section.title, "bold"), f"  {sentence(section.quantities)}"), soft_wrap=True
-        )
+        said = Text.assemble((section.title, "bold"), f"  {sentence(section.quantities)}")
+        _say(console, terminal, said)
         return
-    console.print(Text(section.title, style="bold"), soft_wrap=True)
+    _say(console, terminal, Text(section.title, style="bold"))
     if isinstance(section, Table):
         _print_table(console, section, terminal)
     elif section.shown is Shown.BUDGET:
-        _print_wide(console, _budget(section, terminal))
+        _print_budget(console, section, terminal)
     else:
-        _print_wide(console, _lines(section))
+        _print_lines(console, section, terminal)
 
 
 def _print_table(console: Console, table: Table, terminal: Terminal) -> None:
@@ -84,7 +88,7 @@ def _print_table(console: Console, table: Table, terminal: Terminal) -> None:
         dropped.append(least.label)
     _print_wide(console, _rich_table(columns))
     if dropped:
-        console.print(Text(f"  (no room for: {', '.join(dropped)})", style="dim"), soft_wrap=True)
+        _say(console, terminal, Text(f"  (no room for: {', '.join(dropped)})", style="dim"))
 
 
 def _rich_table(columns: list[Column]) -> RichTable:
@@ -99,7 +103,14 @@ def _rich_table(columns: list[Column]) -> RichTable:
     return table
 
 
-def _budget(facts: Facts, terminal: Terminal) -> RichTable:
+def _print_budget(console: Console, facts: Facts, terminal: Terminal) -> None:
+    table = _budget(facts, terminal, bars=True)
+    if terminal.width and _needed(console, table) > terminal.width:
+        table = _budget(facts, terminal, bars=False)
+    _print_wide(console, table)
+
+
+def _budget(facts: Facts, terminal: Terminal, *, bars: bool) -> RichTable:
     whole = facts.quantities[-1].number
     table = _empty()
     table.add_column("", no_wrap=True)
@@ -108,7 +119,8 @@ def _budget(facts: Facts, terminal: Terminal) -> RichTable:
     table.add_column("", no_wrap=True)
     for quantity in facts.quantities[:-1]:
         part = quantity.number
-        table.add_row(quantity.label, cell(quantity), share(part, whole), _bar(part, whole, terminal.unicode))
+        bar = _bar(part, whole, terminal.unicode) if bars else ""
+        table.add_row(quantity.label, cell(quantity), share(part, whole), bar)
     last = facts.quantities[-1]
     table.add_row(last.label, cell(last), share(whole, whole), "", style="bold")
     return table
@@ -121,13 +133,16 @@ def _bar(part: int, whole: int, unicode: bool) -> str:
     return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
 
 
-def _lines(facts: Facts) -> RichTable:
+def _print_lines(console: Console, facts: Facts, terminal: Terminal) -> None:
+    """Print a figure a line; long texts go on below themselves, numbers stay whole."""
+    numbers = [len(with_unit(q)) for q in facts.quantities if not isinstance(q.value, str)]
     table = _empty(headers=False)
     table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
+    table.add_column(min_width=max(numbers, default=1), overflow="fold")
     for quantity in facts.quantities:
         table.add_row(quantity.label or quantity.name, with_unit(quantity))
-    return table
+    width = min(_needed(console, table), terminal.width or _WIDEST)
+    console.print(Padding(table, (0, 0, 0, 2)), width=width, crop=False)
 
 
 def _empty(*, headers: bool = True) -> RichTable:

@@ -19,8 +19,10 @@ def cell(quantity: Quantity) -> str:
             return "yes" if value else "no"
         case int() if quantity.unit is Unit.BYTES:
             return gib(value)
-        case int() | float():
+        case int():
             return f"{value:,}"
+        case float():
+            return f"{value:,.12g}"
     return value
 
 
@@ -34,9 +36,9 @@ def row_name(quantity: Quantity) -> str:
 def exact(quantity: Quantity) -> str:
     """Return a figure in its base unit with the unit behind it."""
     value = quantity.value
-    if isinstance(value, (bool, str)) or value is None:
-        return cell(quantity)
-    return f"{value:,} {quantity.unit.value}".rstrip()
+    if quantity.unit is Unit.BYTES and isinstance(value, int):
+        return f"{value:,} B"
+    return f"{cell(quantity)} {quantity.unit.value}".rstrip()
 
 
 def with_unit(quantity: Quantity) -> str:
