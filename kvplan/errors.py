@@ -100,6 +100,6 @@ def unknown(kind: str, wrong: str, known: Iterable[str], *, see: str = "") -> Us
     message = f"no {kind} named {shown!r}"
     if suggestion:
         message += ". " + suggestion[0].upper() + suggestion[1:]
-    elif len(words) <= 24:
+    elif len(words) <= 40:
         message += f"; expected one of {', '.join(words)}"
     return UsageError(message, hint=see)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol, TypeVar
 
 from kvplan.errors import unknown
 from kvplan.formula import formula
@@ -279,25 +280,31 @@ STATE_LAYOUTS: tuple[StateLayout, ...] = (
 )
 
 
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+_N = TypeVar("_N", bound=_Named)
+
+
+def _find(noun: str, name: str, known: tuple[_N, ...]) -> _N:
+    for candidate in known:
+        if candidate.name == name:
+            return candidate
+    raise unknown(noun, name, [candidate.name for candidate in known])
+
+
 def weight_format(name: str) -> WeightFormat:
     """Return the weight format of this name; raises UsageError for an unknown one."""
-    for known in WEIGHT_FORMATS:
-        if known.name == name:
-            return known
-    raise unknown("weight format", name, [f.name for f in WEIGHT_FORMATS], see="kvplan capacity --help")
+    return _find("weight format", name, WEIGHT_FORMATS)
 
 
 def kv_format(name: str) -> KvFormat:
     """Return the KV cache format of this name; raises UsageError for an unknown one."""
-    for known in KV_FORMATS:
-        if known.name == name:
-            return known
-    raise unknown("KV format", name, [f.name for f in KV_FORMATS])
+    return _find("KV format", name, KV_FORMATS)
 
 
 def state_layout(name: str) -> StateLayout:
     """Return the state layout of this name; raises UsageError for an unknown one."""
-    for known in STATE_LAYOUTS:
-        if known.name == name:
-            return known
-    raise unknown("state layout", name, [f.name for f in STATE_LAYOUTS])
+    return _find("state layout", name, STATE_LAYOUTS)

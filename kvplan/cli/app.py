@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -26,17 +27,24 @@ app.add_typer(gpus.app, name="gpus")
 app.command()(schema.schema)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"kvplan {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def top() -> None:
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Show the version and exit.", callback=_show_version)
+    ] = False,
+) -> None:
     """Plan memory for LLM inference: what fits on which GPU, how long a context, how many requests."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; nothing but a bug leaves a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] in (["--version"], ["-V"]):
-        print(f"kvplan {__version__}")
-        return ExitStatus.SUCCESS
     try:
         return _run(with_bare_explain(given))
     except KeyboardInterrupt:
@@ -67,6 +75,9 @@ def _run(arguments: list[str]) -> int:
         return ExitStatus.INTERRUPTED
     except typer.TyperException as error:
         message = error.format_message()
+        if message.startswith("Usage: "):  # a command group without a command: its help is the answer
+            say(message)
+            return ExitStatus.USAGE
         say(f"error: {message[:1].lower()}{message[1:]}   (kvplan --help)")
         return ExitStatus.USAGE
     return status if isinstance(status, int) else ExitStatus.SUCCESS

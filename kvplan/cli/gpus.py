@@ -47,7 +47,9 @@ def list_gpus(
 
 @app.command()
 def show(
-    gpu: Annotated[str, typer.Argument(help="A name or a YAML file.", autocompletion=complete_gpus)],
+    gpu: Annotated[
+        str, typer.Argument(metavar="GPU", help="A name or a YAML file.", autocompletion=complete_gpus)
+    ],
     format: Format = "table",
     json: Json = False,
     output: Output = "",

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from kvplan.cli.deployment import ModelName
 from kvplan.cli.options import (
     Color,
     Debug,
@@ -15,18 +16,12 @@ from kvplan.cli.options import (
     Quiet,
     Specs,
     chosen_format,
-    complete_models,
     output_path,
     specs_folder,
 )
 from kvplan.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="List, show and import models.")
-
-ModelArgument = Annotated[
-    str,
-    typer.Argument(help="A name, a YAML file, a config.json, or a folder.", autocompletion=complete_models),
-]
 
 
 @app.command("list")
@@ -54,7 +49,7 @@ def list_models(
 
 @app.command()
 def show(
-    model: ModelArgument,
+    model: ModelName,
     format: Format = "table",
     json: Json = False,
     output: Output = "",
@@ -77,9 +72,15 @@ def show(
 
 @app.command("import")
 def import_model(
-    config: Annotated[str, typer.Argument(help="A Hugging Face config.json, or a folder holding one.")],
-    name: Annotated[str, typer.Option(help="Name of the model; from the file or folder if absent.")] = "",
-    source: Annotated[str, typer.Option(help="Where the file is from; its path if absent.")] = "",
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="A Hugging Face config.json, or a folder holding one.")
+    ],
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the model; from the file or folder if absent.")
+    ] = "",
+    source: Annotated[
+        str, typer.Option(metavar="TEXT", help="Where the file is from; its path if absent.")
+    ] = "",
     output: Output = "",
     quiet: Quiet = False,
     debug: Debug = False,

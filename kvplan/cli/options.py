@@ -33,7 +33,7 @@ def _complete(kind: str) -> Callable[[str], list[str]]:
 complete_models = _complete("models")
 complete_gpus = _complete("gpus")
 
-Format = Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")]
+Format = Annotated[str, typer.Option("--format", metavar="NAME", help=f"One of {', '.join(FORMATS)}.")]
 Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
 Output = Annotated[
     str, typer.Option("--output", "-o", metavar="FILE", help="Write to FILE, whole or not at all.")
@@ -41,7 +41,7 @@ Output = Annotated[
 Specs = Annotated[
     str, typer.Option("--specs", metavar="DIR", help="Look up names in DIR/models and DIR/gpus first.")
 ]
-Color = Annotated[str, typer.Option("--color", help="auto, always or never.")]
+Color = Annotated[str, typer.Option("--color", metavar="WHEN", help="auto, always or never.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes on standard error.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say which files were read.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]

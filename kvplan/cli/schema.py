@@ -11,7 +11,7 @@ from kvplan.errors import unknown
 
 
 def schema(
-    kind: Annotated[str, typer.Argument(help="model or gpu.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="model or gpu.")],
     output: Output = "",
     debug: Debug = False,
 ) -> None:

@@ -12,6 +12,7 @@ from kvplan.plan.deployment import Deployment
 from kvplan.plan.memory import StageMemory, stage_memory
 from kvplan.plan.search import largest
 from kvplan.plan.stages import pipeline_stages
+from kvplan.storage import WeightFormat
 from kvplan.units import LARGEST_COUNT
 
 if TYPE_CHECKING:
@@ -97,7 +98,14 @@ def plan_capacity(model: Model, deployment: Deployment) -> Capacity:
     """Plan the memory of every stage of a deployment.
 
     Raises:
-        UsageError: the model cannot be cut that way.
+        UsageError: the model cannot be cut that way, or has nothing its weight format applies to.
     """
+    _refuse_idle_format(model, deployment.weights)
     stages = pipeline_stages(model, deployment.parallelism.pipeline)
     return Capacity(model, deployment, tuple(stage_memory(model, stage, deployment) for stage in stages))
+
+
+def _refuse_idle_format(model: Model, storage: WeightFormat) -> None:
+    if storage.applies_to and not any(weight.role in storage.applies_to for weight, _ in model.weights()):
+        roles = " or ".join(sorted(role.value for role in storage.applies_to))
+        raise UsageError(f"{storage.name} stores {roles} weights only, and {model.name} has none")

@@ -1,0 +1,144 @@
+"""The options that describe a deployment, and the deployment they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kvplan.cli.options import byte_size, complete_gpus, complete_models, count, optional_count, utilization
+from kvplan.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from kvplan.arch.model import Model
+    from kvplan.hardware.device import Device
+    from kvplan.plan.deployment import Allocation, Deployment
+
+ALLOCATIONS = ("paged", "contiguous")
+LARGEST_CHUNK = 1 << 24
+LARGEST_BLOCK = 1 << 16
+LARGEST_LENGTH = 1 << 31
+
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A name (kvplan models list), a YAML file, a config.json, or a folder with one.",
+        autocompletion=complete_models,
+    ),
+]
+Gpu = Annotated[
+    str,
+    typer.Option(
+        "--gpu",
+        metavar="NAME",
+        help="A name (kvplan gpus list) or a YAML file.",
+        autocompletion=complete_gpus,
+    ),
+]
+Gpus = Annotated[
+    str, typer.Option(metavar="N", help="Number of GPUs; tensor parallel unless --pp or --dp take some.")
+]
+Tp = Annotated[str, typer.Option("--tp", metavar="N", help="Tensor parallel ranks.")]
+Pp = Annotated[str, typer.Option("--pp", metavar="N", help="Pipeline parallel stages.")]
+Dp = Annotated[str, typer.Option("--dp", metavar="N", help="Data parallel replicas.")]
+Weights = Annotated[
+    str,
+    typer.Option(
+        metavar="FORMAT", help="Storage of weights: bf16, fp8, int4, q4_k... As released if absent."
+    ),
+]
+Kv = Annotated[
+    str,
+    typer.Option(
+        "--kv",
+        metavar="FORMAT",
+        help="Storage of keys and values: bf16, fp16, fp32, fp8, int8, int4. The model's dtype if absent.",
+    ),
+]
+State = Annotated[
+    str, typer.Option(metavar="LAYOUT", help="Storage of recurrent state: transformers, vllm, vllm-fp32.")
+]
+Alloc = Annotated[str, typer.Option(metavar="HOW", help="paged, or contiguous to --max-length.")]
+BlockSize = Annotated[str, typer.Option(metavar="N", help="Tokens in a block of the paged cache.")]
+MaxLength = Annotated[
+    str, typer.Option(metavar="N", help="Longest context allowed; the model's own limit if absent.")
+]
+Chunk = Annotated[str, typer.Option(metavar="N", help="Tokens of the largest prefill step.")]
+MemoryUtilization = Annotated[
+    str, typer.Option(metavar="SHARE", help="Share of each GPU's memory to plan with: 0.9 or 90%.")
+]
+Overhead = Annotated[
+    str,
+    typer.Option(metavar="SIZE", help="Runtime's own memory on each GPU: 1.5GiB. Typical figures if absent."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentOptions:
+    """The values of the options as they were typed; empty where absent."""
+
+    gpus: str = ""
+    tp: str = ""
+    pp: str = ""
+    dp: str = ""
+    weights: str = ""
+    kv: str = ""
+    state: str = "transformers"
+    alloc: str = "paged"
+    block_size: str = "16"
+    max_length: str = ""
+    chunk: str = "8192"
+    memory_utilization: str = "0.9"
+    overhead: str = ""
+
+    def deployment(self, model: Model, device: Device) -> Deployment:
+        """Return the deployment these values mean for a model.
+
+        Raises:
+            UsageError: a value cannot be read, or does not go with the model or another value.
+        """
+        from kvplan.plan.deployment import Deployment, parallelism
+        from kvplan.storage import kv_format, state_layout, weight_format
+
+        longest = self._longest_context(model)
+        return Deployment(
+            device=device,
+            parallelism=parallelism(
+                optional_count("--gpus", self.gpus),
+                optional_count("--tp", self.tp),
+                optional_count("--pp", self.pp),
+                optional_count("--dp", self.dp),
+            ),
+            weights=weight_format(self.weights or model.weight_format or model.dtype),
+            kv=kv_format(self.kv or model.dtype),
+            state=state_layout(self.state),
+            allocation=self._allocation(longest),
+            max_tokens=longest,
+            utilization_bp=utilization(self.memory_utilization),
+            chunk_tokens=count("--chunk", self.chunk, LARGEST_CHUNK),
+            overhead_bytes=byte_size("--overhead", self.overhead),
+        )
+
+    def _longest_context(self, model: Model) -> int:
+        """Return the longest context a request may have.
+
+        ``--max-length`` may pass the model's own limit, as rotary positions can be stretched; learned
+        ones end where their table does.
+        """
+        asked = optional_count("--max-length", self.max_length, LARGEST_LENGTH)
+        if asked is None:
+            return model.max_position_embeddings
+        if model.learned_positions and asked > model.learned_positions:
+            learned = f"{model.learned_positions:,} positions {model.name} has learned"
+            raise UsageError(f"--max-length: {asked:,} is more than the {learned}")
+        return asked
+
+    def _allocation(self, longest: int) -> Allocation:
+        from kvplan.plan.deployment import Contiguous, Paged
+
+        if self.alloc not in ALLOCATIONS:
+            raise unknown("allocation", self.alloc, ALLOCATIONS)
+        block_tokens = count("--block-size", self.block_size, LARGEST_BLOCK)
+        return Paged(block_tokens) if self.alloc == "paged" else Contiguous(longest)
