@@ -19,7 +19,7 @@ LARGEST = 1 << 31
 # and generation settings, positions' encoding, activation functions, bookkeeping.
 _HARMLESS = re.compile(
     r"""
-    _.*|.*_token_ids?|.*_token_index|.*dropout.*|.*_pdrop|.*layerdrop|initializer_.*|init_.*|.*_init_std
+    _name_or_path|_commit_hash|_from_model_config|_attn_implementation.*|.*_token_ids?|.*_token_index|.*dropout.*|.*_pdrop|.*layerdrop|initializer_.*|init_.*|.*_init_std
     |architectures|auto_map|transformers_version|transformers\.js_config|use_cache|pretraining_tp|is_llama_config
     |hidden_act|hidden_activation|activation_function|hidden_act_.*
     |rope_.*|.*_rope|partial_rotary_factor|rotary_.*|original_max_position_embeddings|initial_context_length
@@ -148,6 +148,14 @@ class Config:
                 self._refuse(key, f"expected a list of whole numbers, not {_kind_of(value)} in it")
             found.append(value)
         return found
+
+    def words(self, key: str) -> list[str]:
+        """Return the list of texts under the key; empty if absent or null."""
+        values = self._list(key) or []
+        for value in values:
+            if not isinstance(value, str):
+                self._refuse(key, f"expected a list of texts, not {_kind_of(value)} in it")
+        return [str(value) for value in values]
 
     def _list(self, key: str) -> list[object] | None:
         self._understood.add(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,10 @@ from kvplan.arch.norm import Norm
 from kvplan.arch.vision import SiglipTower
 from kvplan.specs.config import Config
 from kvplan.storage import TORCH_DTYPES
+
+
+# Modules no weight format here packs: naming them as exceptions changes nothing.
+_NEVER_PACKED = re.compile(r"(.*\.)?(lm_head|embed_tokens|\w*norm|gate|router|shared_expert_gate)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,9 @@ def _fp8(config: Config, quantization: Config) -> str:
     if quantization.integers("weight_block_size") != [128, 128]:
         config.refuse("quantization_config", "fp8 is understood with weight_block_size [128, 128] only")
     for key in ("ignored_layers", "modules_to_not_convert"):
-        quantization.only(key, [], "layers left out of the quantisation are not counted yet")
+        for module in quantization.words(key):
+            if not _NEVER_PACKED.fullmatch(module):
+                quantization.refuse(key, f"{module[:40]!r} keeps its dtype: exceptions are not counted")
     quantization.harmless("activation_scheme", "fmt")
     return "fp8-block"
 
