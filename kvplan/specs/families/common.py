@@ -13,7 +13,6 @@ from kvplan.arch.vision import SiglipTower
 from kvplan.specs.config import Config
 from kvplan.storage import TORCH_DTYPES
 
-
 # Modules no weight format here packs: naming them as exceptions changes nothing.
 _NEVER_PACKED = re.compile(r"(.*\.)?(lm_head|embed_tokens|\w*norm|gate|router|shared_expert_gate)")
 
