@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -26,7 +27,7 @@ _DOCUMENTED = {
         *(model_file.ModelFile, model_file.LayerKind, model_file.LayerGroup),
     )
 }
-_ARGUMENT = re.compile(r"^ {8}(\w+(?:, \w+)*): (.*(?:\n {12}.*)*)", re.MULTILINE)
+_ARGUMENT = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", re.MULTILINE)
 
 
 def schema(kind: str) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def _describe(definition: dict[str, Any]) -> None:
     if documented is None:
         return
     definition["additionalProperties"] = False
-    text = documented.__doc__ or ""
+    text = inspect.cleandoc(documented.__doc__ or "")
     definition["description"] = text.split("\n\n")[0].strip()
     for names, said in _ARGUMENT.findall(text):
         for name in names.split(", "):
