@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -12,11 +13,14 @@ def main() -> int:
     if sys.argv[1:2] in (["--version"], ["-V"]):
         from kvplan import __version__
 
-        print(f"kvplan {__version__}")
-        return 0
+        with contextlib.suppress(OSError):  # the whole command line knows how to say it
+            print(f"kvplan {__version__}", flush=True)
+            return 0
     _start_fast()
-    from kvplan.cli.app import main as run
-
+    try:
+        from kvplan.cli.app import main as run
+    except KeyboardInterrupt:
+        return 130
     return run()
 
 

@@ -9,17 +9,30 @@ from pathlib import Path
 
 from kvplan.errors import FileError
 
+LONGEST_SHOWN = 200
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` through a temporary file beside it: readers see the old file or the new.
+
+    A symbolic link stays one; a device or a pipe, which cannot be replaced, is written to.
 
     Raises:
         FileError: the folder or the file cannot be written; nothing is left behind.
     """
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
+        if path.is_dir():
+            raise FileError(f"cannot write {_shown(path)}: it is a folder", hint="name a file inside it")
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8", newline="\n")
+        else:
+            _replace(Path(os.path.realpath(path)), text)
+    except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
+
+
+def _replace(path: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".kvplan-")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
@@ -27,8 +40,6 @@ def write_atomically(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, _mode_of(path))
         os.replace(temporary, path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -43,5 +54,19 @@ def _mode_of(path: Path) -> int:
     return 0o666 & ~mask
 
 
-def _unwritable(path: Path, error: OSError) -> FileError:
-    return FileError(f"cannot write {str(path)!r}: {error.strerror}", hint="choose another place with -o")
+def _unwritable(path: Path, error: OSError | ValueError) -> FileError:
+    match error:
+        case FileNotFoundError():
+            reason = "there is no such folder"
+        case NotADirectoryError():
+            reason = "a part of its path is not a folder"
+        case OSError():
+            reason = (error.strerror or "the system refused").lower()
+        case _:
+            reason = "that cannot be a file name"
+    return FileError(f"cannot write {_shown(path)}: {reason}", hint="choose another place with -o")
+
+
+def _shown(path: Path) -> str:
+    text = str(path)
+    return repr(text if len(text) <= LONGEST_SHOWN else f"...{text[3 - LONGEST_SHOWN :]}")

@@ -7,7 +7,7 @@ it is the sum of. Renderers only choose what to show; they never compute.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -37,8 +37,8 @@ class Quantity:
     unit: Unit = Unit.NONE
     label: str = ""
     formula: Formula[Any] | None = None
-    inputs: tuple[Quantity, ...] = ()
-    parts: tuple[Quantity, ...] = ()
+    inputs: tuple[Quantity, ...] = field(default=(), repr=False)
+    parts: tuple[Quantity, ...] = field(default=(), repr=False)
     source: str = ""
     note: str = ""
 

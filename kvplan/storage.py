@@ -53,6 +53,8 @@ class WeightFormat:
         tile_half_bytes: half-bytes of scale and zero point per tile (a packed int4 zero is one).
         column_bytes: further bytes per input column (GPTQ's ``g_idx``).
         tensor_bytes: further bytes per matrix (a global scale).
+        whole_tiles: a rank's slice of a cut axis must be whole tiles, as its runtimes demand; otherwise a
+            broken tile at the end of a slice is counted as a whole one's scales.
         others: the dtype of every other tensor; empty means the model's own.
         fallback: the format used where the row length is no multiple of ``tile_columns``.
         source: where the layout is defined.
@@ -67,6 +69,7 @@ class WeightFormat:
     tile_half_bytes: int = 0
     column_bytes: int = 0
     tensor_bytes: int = 0
+    whole_tiles: bool = False
     others: str = ""
     fallback: str = ""
 
@@ -147,6 +150,7 @@ WEIGHT_FORMATS: tuple[WeightFormat, ...] = (
         tile_columns=128,
         tile_rows=128,
         tile_half_bytes=8,
+        whole_tiles=True,
     ),
     WeightFormat(
         "fp8-row",
@@ -171,6 +175,7 @@ WEIGHT_FORMATS: tuple[WeightFormat, ...] = (
         "AWQ GEMM layout, group 128: float16 scale and packed int4 zero per group",
         tile_columns=128,
         tile_half_bytes=5,
+        whole_tiles=True,
     ),
     WeightFormat(
         "int4-gptq",
@@ -179,6 +184,7 @@ WEIGHT_FORMATS: tuple[WeightFormat, ...] = (
         "GPTQ layout, group 128: float16 scale, packed int4 zero, int32 g_idx per column",
         tile_columns=128,
         tile_half_bytes=5,
+        whole_tiles=True,
         column_bytes=4,
     ),
     WeightFormat(
@@ -249,8 +255,10 @@ KV_FORMATS: tuple[KvFormat, ...] = (
     KvFormat("fp16", 16, 0, _IEEE),
     KvFormat("fp32", 32, 0, _IEEE),
     KvFormat("fp8", 8, 0, "vLLM kv_cache_dtype fp8: e4m3, one scale per tensor, none in the cache"),
-    KvFormat("int8", 8, 2, "symmetric, one float16 scale per token and head"),
-    KvFormat("int4", 4, 4, "packed two to a byte, float16 scale and float16 minimum per token and head"),
+    KvFormat(
+        "int8", 8, 2, "kvplan: symmetric, one float16 scale per token and head (vLLM: float32, 2 bytes more)"
+    ),
+    KvFormat("int4", 4, 4, "kvplan: packed two to a byte, float16 scale and minimum per token and head"),
 )
 
 

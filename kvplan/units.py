@@ -55,15 +55,15 @@ class Unit(Enum):
     NONE = ""
 
 
-def parse_count(text: str) -> int:
+def parse_count(text: str, largest: int = LARGEST_COUNT) -> int:
     """Return the integer meant by ``"8192"``, ``"4k"``, ``"32Ki"`` or ``"1M"``.
 
     Raises:
-        ValueError: the text is no such number, not whole, or not in 1 .. 2^40.
+        ValueError: the text is no such number, not whole, or not in 1 .. ``largest``.
     """
-    value = _parse(text, COUNT_SUFFIXES, "a count such as 8192, 4k or 1M")
-    if not 1 <= value <= LARGEST_COUNT:
-        raise ValueError(f"{text!r} is out of range: expected 1 to {LARGEST_COUNT:,}")
+    value = _parse(text, COUNT_SUFFIXES, "a count such as 8192, 4k or 1M", "whole number")
+    if not 1 <= value <= largest:
+        raise ValueError(f"{text!r} is out of range: expected 1 to {largest:,}")
     return value
 
 
@@ -73,10 +73,10 @@ def parse_bytes(text: str) -> int:
     Raises:
         ValueError: the text is no such size, or not a whole number of bytes.
     """
-    return _parse(text, BYTE_SUFFIXES, "a size such as 1.5GiB, 512MiB or 2GB")
+    return _parse(text, BYTE_SUFFIXES, "a size such as 1.5GiB, 512MiB or 2GB", "whole number of bytes")
 
 
-def _parse(text: str, suffixes: dict[str, int], expected: str) -> int:
+def _parse(text: str, suffixes: dict[str, int], expected: str, whole_what: str) -> int:
     match = _NUMBER.fullmatch(text)
     if match is None or match[3].lower() not in suffixes:
         raise ValueError(f"{text[:40]!r} is not {expected}")
@@ -84,7 +84,7 @@ def _parse(text: str, suffixes: dict[str, int], expected: str) -> int:
     scaled = int(whole + fraction) * suffixes[suffix]
     value, remainder = divmod(scaled, int("1" + "0" * len(fraction)))
     if remainder:
-        raise ValueError(f"{text!r} is not a whole number")
+        raise ValueError(f"{text!r} is not a {whole_what}")
     return value
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvplan.arch.buffer import Buffer
-from kvplan.arch.checks import require_multiple, require_positive
 from kvplan.arch.entry import KV
 from kvplan.arch.retention import Full, Sliding
 from kvplan.arch.slot import CacheSlot
 from kvplan.arch.weight import Weight, bias, heads, kv_heads, matrix
+from kvplan.checks import require_multiple, require_sizes
 from kvplan.storage import TensorRole
 
 
@@ -40,12 +40,10 @@ class Attention:
     sinks: bool = False
 
     def __post_init__(self) -> None:
-        require_positive(self, "num_attention_heads", "num_key_value_heads", "head_dim")
+        require_sizes(self, "num_attention_heads", "num_key_value_heads", "head_dim", "sliding_window")
         require_multiple(
             self.num_attention_heads, "num_attention_heads", self.num_key_value_heads, "num_key_value_heads"
         )
-        if self.sliding_window is not None:
-            require_positive(self, "sliding_window")
 
     def slot(self) -> CacheSlot:
         """Return what one token leaves in the cache and for how long."""

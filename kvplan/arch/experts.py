@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from kvplan.arch.buffer import Buffer
-from kvplan.arch.checks import require_positive
 from kvplan.arch.weight import Weight, bias, features, matrix
+from kvplan.checks import FieldError, require_sizes
 from kvplan.storage import TensorRole
 
 
@@ -35,16 +35,15 @@ class Experts:
     expert_bias: bool = False
 
     def __post_init__(self) -> None:
-        require_positive(self, "num_experts", "num_experts_per_tok", "moe_intermediate_size")
+        shared = ("shared_expert_intermediate_size",) if self.shared_expert_intermediate_size else ()
+        require_sizes(self, "num_experts", "num_experts_per_tok", "moe_intermediate_size", *shared)
         if self.num_experts_per_tok > self.num_experts:
-            raise ValueError(
-                f"num_experts_per_tok ({self.num_experts_per_tok}) "
-                f"is more than num_experts ({self.num_experts})"
+            chosen = self.num_experts_per_tok
+            raise FieldError(
+                (("num_experts_per_tok",), f"must be at most num_experts ({self.num_experts}), not {chosen}")
             )
-        if self.shared_expert_intermediate_size < 0:
-            raise ValueError("shared_expert_intermediate_size must not be negative")
-        if self.shared_expert_gate and not self.shared_expert_intermediate_size:
-            raise ValueError("shared_expert_gate needs a shared_expert_intermediate_size")
+        if self.shared_expert_gate and not shared:
+            raise FieldError((("shared_expert_gate",), "needs a shared_expert_intermediate_size"))
 
     def weights(self, hidden_size: int) -> tuple[Weight, ...]:
         """Return the router, the stacked routed experts, and the shared expert."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvplan.arch.buffer import Buffer
-from kvplan.arch.checks import require_multiple, require_positive
 from kvplan.arch.entry import State
 from kvplan.arch.retention import PerRequest
 from kvplan.arch.slot import CacheSlot
 from kvplan.arch.weight import Weight, heads, matrix
+from kvplan.checks import require_multiple, require_sizes
 from kvplan.storage import TensorRole
 
 
@@ -32,7 +32,7 @@ class GatedDeltaNet:
     linear_conv_kernel_dim: int
 
     def __post_init__(self) -> None:
-        require_positive(self, *self.__slots__)
+        require_sizes(self, *self.__slots__)
         require_multiple(
             self.linear_num_value_heads,
             "linear_num_value_heads",
@@ -66,7 +66,8 @@ class GatedDeltaNet:
         qkvz = 2 * self.key_width + 2 * self.value_width
         return (
             matrix("linear_attn.in_proj_qkvz", qkvz, hidden_size, attention, by_head),
-            matrix("linear_attn.in_proj_ba", 2 * values, hidden_size, attention, by_head),
+            # Two rows a head: released quantised files leave it alone, as they do the decay parameters.
+            matrix("linear_attn.in_proj_ba", 2 * values, hidden_size, state, by_head),
             Weight("linear_attn.conv1d.weight", conv_shape, state, by_head),
             Weight("linear_attn.dt_bias", (values,), state, by_head),
             Weight("linear_attn.A_log", (values,), state, by_head),

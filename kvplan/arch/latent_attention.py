@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvplan.arch.buffer import Buffer
-from kvplan.arch.checks import require_positive
 from kvplan.arch.entry import Latent
 from kvplan.arch.retention import Full
 from kvplan.arch.slot import CacheSlot
 from kvplan.arch.weight import Weight, heads, matrix
+from kvplan.checks import require_sizes
 from kvplan.storage import TensorRole
 
 
@@ -34,11 +34,7 @@ class LatentAttention:
     q_lora_rank: int | None = None
 
     def __post_init__(self) -> None:
-        require_positive(
-            self, "num_attention_heads", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"
-        )
-        if self.q_lora_rank is not None:
-            require_positive(self, "q_lora_rank")
+        require_sizes(self, *self.__slots__)
 
     @property
     def qk_head_dim(self) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvplan.arch.buffer import Buffer
-from kvplan.arch.checks import require_positive
 from kvplan.arch.weight import Weight, bias, features, matrix
+from kvplan.checks import require_sizes
 from kvplan.storage import TensorRole
 
 
@@ -25,7 +25,7 @@ class MLP:
     mlp_bias: bool = False
 
     def __post_init__(self) -> None:
-        require_positive(self, "intermediate_size")
+        require_sizes(self, "intermediate_size")
 
     def weights(self, hidden_size: int) -> tuple[Weight, ...]:
         """Return the matrices and, where there are any, their biases."""

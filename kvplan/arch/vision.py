@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvplan.arch.checks import require_multiple, require_positive
 from kvplan.arch.weight import Weight
+from kvplan.checks import require_multiple, require_sizes
 from kvplan.storage import TensorRole
 
 
@@ -32,7 +32,7 @@ class SiglipTower:
     num_channels: int = 3
 
     def __post_init__(self) -> None:
-        require_positive(self, *self.__slots__)
+        require_sizes(self, *self.__slots__)
         require_multiple(self.image_size, "image_size", self.patch_size, "patch_size")
 
     def weights(self, text_hidden_size: int) -> tuple[Weight, ...]:

@@ -27,27 +27,27 @@ class Split:
     replicate: bool = False
     pad_to: int = 1
 
+    def divides(self, ranks: int) -> bool:
+        """Whether every rank can hold as many pieces as the others."""
+        units = self._padded(ranks)
+        return units % ranks == 0 or (self.replicate and ranks % units == 0)
+
     def units_per_rank(self, ranks: int) -> int:
         """Return how many pieces one rank holds.
 
         Raises:
             UsageError: the pieces do not divide by the ranks.
         """
-        if ranks == 1:
-            return self.units
-        units = -(-self.units // self.pad_to) * self.pad_to
-        if self.replicate and ranks > units and ranks % units == 0:
-            return 1
-        if units % ranks:
-            raise UsageError(
-                f"tensor parallel {ranks} does not divide the model's {units:,} {self.what}",
-                hint=f"tensor parallel sizes that do: {_divisors(units)}",
-            )
-        return units // ranks
+        if not self.divides(ranks):
+            raise UsageError(self.why_not(ranks))
+        return max(1, self._padded(ranks) // ranks)
 
+    def why_not(self, ranks: int) -> str:
+        """Return the sentence that says why the ranks cannot share the pieces."""
+        return f"tensor parallel {ranks} does not divide the model's {self._padded(ranks):,} {self.what}"
 
-def _divisors(number: int) -> str:
-    return ", ".join(str(n) for n in (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 32, 64) if number % n == 0) or "1"
+    def _padded(self, ranks: int) -> int:
+        return self.units if ranks == 1 else -(-self.units // self.pad_to) * self.pad_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Weight:
     """One tensor, or one stack of ``copies`` equal tensors (experts).
 
     Args:
-        name: the name in the checkpoint, without the layer's prefix.
+        name: the name as in a Llama-like checkpoint, without the layer's prefix.
         shape: one tensor's shape, output features first.
         role: decides whether a storage format applies.
         split: how tensor parallelism cuts it; ``None`` when every rank holds all of it.
@@ -93,18 +93,36 @@ class Weight:
         shape = (*self.shape[: split.axis], rank_length, *self.shape[split.axis + 1 :])
         return replace(self, shape=shape)
 
+    @property
+    def dimensions(self) -> str:
+        """The shape as people write it: ``14,336 x 4,096``."""
+        return " x ".join(f"{length:,}" for length in self.shape)
+
     def format_under(self, storage: WeightFormat) -> WeightFormat | None:
         """Return the tiled format this tensor is packed in, or ``None`` where it stays a plain array.
 
-        Only matrices are packed; buffers never are.
+        Only matrices are packed; buffers never are. The answer is that of the whole tensor, as a file
+        stores it, whatever a rank holds of it.
         """
         if self.trained and self.role in storage.applies_to and len(self.shape) == 2:
             return storage.for_columns(self.shape[1])
         return None
 
+    def packs_whole_tiles(self, packed: WeightFormat, tensor_parallel: int) -> bool:
+        """Whether one rank's piece of this matrix is made of whole tiles, where the format asks for it."""
+        rows, columns = self.on_rank(tensor_parallel).shape
+        if not packed.whole_tiles or self.split is None or tensor_parallel == 1:
+            return True
+        return not (columns % packed.tile_columns if self.split.axis else rows % packed.tile_rows)
+
     def plain_dtype(self, storage: WeightFormat, model_dtype: str) -> str:
-        """Return the number format of this tensor where it stays a plain array; buffers are float32."""
-        return (storage.others or model_dtype) if self.trained else "fp32"
+        """Return the number format of this tensor where it stays a plain array.
+
+        Buffers are float32; a tower keeps the model's dtype, as it is stored in a file of its own.
+        """
+        if not self.trained:
+            return "fp32"
+        return model_dtype if self.role is TensorRole.TOWER else storage.others or model_dtype
 
 
 def matrix(name: str, rows: int, columns: int, role: TensorRole, split: Split | None = None) -> Weight:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -12,7 +13,7 @@ import typer
 from kvplan import __version__
 from kvplan.cli import capacity, gpus, models, schema
 from kvplan.cli.streams import say, say_error
-from kvplan.errors import ExitStatus, KvplanError
+from kvplan.errors import ExitStatus, KvplanError, UsageError
 
 app = typer.Typer(
     name="kvplan",
@@ -46,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; nothing but a bug leaves a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(with_bare_explain(given))
+        refuse_empty(given)
+        status = _run(with_bare_explain(given))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         say("interrupted")
         return ExitStatus.INTERRUPTED
@@ -54,13 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _silence_stdout()
         return ExitStatus.BROKEN_PIPE
     except KvplanError as error:
-        if "--debug" in given:
-            raise
+        _debug(given)
         say_error(error)
+        _drop_unwritten()
         return error.exit_status
-    except Exception as error:
-        if "--debug" in given:
-            raise
+    except OSError as error:
+        _debug(given)
+        what = f"use {error.filename!r}" if error.filename else "write to standard output"
+        say(f"error: cannot {what}: {(error.strerror or 'refused').lower()}")
+        _drop_unwritten()
+        return ExitStatus.FILE
+    except Exception as error:  # noqa: BLE001 - a bug: nothing a person typed may end in a traceback
+        _debug(given)
         what = f"{type(error).__name__}: {str(error)[:200]}"
         say(f"error: internal error: {what}   (--debug shows where; please report it)")
         return ExitStatus.INTERNAL
@@ -72,15 +82,39 @@ def _run(arguments: list[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except typer.Abort:
-        return ExitStatus.INTERRUPTED
+        raise KeyboardInterrupt from None
+    except SystemExit as stop:  # typer's own answer to a reader that went away
+        if stop.code == 1:
+            raise BrokenPipeError from None
+        return stop.code if isinstance(stop.code, int) else ExitStatus.SUCCESS
     except typer.TyperException as error:
-        message = error.format_message()
+        message = error.format_message().removesuffix(".")
         if message.startswith("Usage: "):  # a command group without a command: its help is the answer
-            say(message)
+            for line in message.splitlines():
+                say(line)
             return ExitStatus.USAGE
         say(f"error: {message[:1].lower()}{message[1:]}   (kvplan --help)")
         return ExitStatus.USAGE
+    if status == ExitStatus.INTERRUPTED:  # what typer makes of an interrupt
+        raise KeyboardInterrupt
     return status if isinstance(status, int) else ExitStatus.SUCCESS
+
+
+def refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse an empty argument: a shell variable that is not set must not read as an option left out.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for index, argument in enumerate(arguments):
+        if argument == "":
+            before = arguments[index - 1] if index else ""
+            what = f"the value of {before[:40]}" if before.startswith("-") else f"argument {index + 1}"
+        elif argument.startswith("--") and argument.endswith("="):
+            what = f"the value of {argument[:-1][:40]}"
+        else:
+            continue
+        raise UsageError(f"{what} is empty", hint="is a shell variable not set?")
 
 
 def with_bare_explain(arguments: list[str]) -> list[str]:
@@ -92,6 +126,20 @@ def with_bare_explain(arguments: list[str]) -> list[str]:
         if argument == "--explain" and following.startswith("-"):
             completed.append("all")
     return completed
+
+
+def _debug(arguments: Sequence[str]) -> None:
+    if "--debug" in arguments:
+        traceback.print_exc()
+
+
+def _drop_unwritten() -> None:
+    """Give up what standard output still holds if it cannot be written: the error has been told."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _silence_stdout()
 
 
 def _silence_stdout() -> None:

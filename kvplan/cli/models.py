@@ -89,22 +89,21 @@ def import_model(
 
     Example: kvplan models import ./my-model --name my-model -o my-model.yaml
     """
+    import os
     from pathlib import Path
 
+    from kvplan.checks import NAME, NAME_RULE
     from kvplan.cli.streams import put, say
-    from kvplan.specs.catalog import NAME, name_from
-    from kvplan.specs.config_json import import_config
+    from kvplan.specs.catalog import name_from
+    from kvplan.specs.config_json import import_file
     from kvplan.specs.families.common import Identity
     from kvplan.specs.model_yaml import model_yaml
-    from kvplan.specs.strict_json import read_json
 
-    path = Path(config) / "config.json" if Path(config).is_dir() else Path(config)
+    path = Path(config) / "config.json" if os.path.isdir(config) else Path(config)
     called = name or name_from(path)
     if not NAME.fullmatch(called):
-        raise UsageError(
-            f"--name: {called[:64]!r} is no model name", hint="lower-case letters, digits and . _ - only"
-        )
-    model = import_config(read_json(path), Identity(called, source or str(path)))
+        raise UsageError(f"--name: {called[:40]!r} is no name: {NAME_RULE}")
+    model = import_file(path, Identity(called, source or str(path)))
     put(model_yaml(model), output_path(output))
     if not quiet:
         say(f"note: {called}: {model.parameters():,} parameters in {len(model.layers)} layers")

@@ -5,6 +5,8 @@ Values arrive as text and are read here, so that every wrong one gets the same k
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -15,6 +17,8 @@ from kvplan.errors import UsageError, unknown
 from kvplan.units import LARGEST_COUNT, parse_bytes, parse_count
 
 T = TypeVar("T")
+
+_SHARE = re.compile(r"(?=\.?\d)(\d{0,9})(?:\.(\d{0,9}))?(%?)", re.ASCII)
 
 FORMATS = ("table", "plain", "json", "csv", "md")
 MOST_VALUES = 64
@@ -60,7 +64,7 @@ def specs_folder(text: str) -> Path | None:
     """
     if not text:
         return None
-    if not Path(text).is_dir():
+    if not os.path.isdir(text):
         raise UsageError(
             f"--specs: {text[:80]!r} is no folder", hint="it holds models/*.yaml and gpus/*.yaml"
         )
@@ -96,10 +100,7 @@ def count(option: str, text: str, largest: int = LARGEST_COUNT) -> int:
     Raises:
         UsageError: it is none, or larger than ``largest``.
     """
-    value = read(option, text, parse_count)
-    if value > largest:
-        raise UsageError(f"{option}: {text!r} is out of range: expected 1 to {largest:,}")
-    return value
+    return read(option, text, lambda typed: parse_count(typed, largest))
 
 
 def optional_count(option: str, text: str, largest: int = LARGEST_DEGREE) -> int | None:
@@ -121,6 +122,8 @@ def counts(option: str, text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         first, dots, last = part.partition("..")
+        if not first.strip() or (dots and not last.strip()):
+            raise UsageError(f"{option}: {text[:40]!r} has an empty entry", hint="4k,32k or 1..64")
         low = count(option, first)
         found += _doubled(option, low, count(option, last)) if dots else [low]
     found = list(dict.fromkeys(found))
@@ -148,15 +151,14 @@ def utilization(text: str) -> int:
 
 
 def _parse_share(text: str) -> int:
-    from decimal import Decimal, InvalidOperation
-
-    try:
-        share = Decimal(text[:-1]) / 100 if text.endswith("%") else Decimal(text)
-    except InvalidOperation:
-        raise ValueError(f"{text[:40]!r} is not a share such as 0.9 or 90%") from None
-    if not share.is_finite() or not 0 < share <= 1:
-        raise ValueError(f"{text[:40]!r} is out of range: expected above 0 and up to 1")
-    scaled = share * 10_000
-    if scaled != int(scaled):
-        raise ValueError(f"{text[:40]!r} has more than four decimals")
-    return int(scaled)
+    match = _SHARE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is not a share such as 0.9 or 90%")
+    whole, fraction, percent = match[1] or "0", match[2] or "", match[3]
+    scaled = int(whole + fraction) * (100 if percent else 10_000)
+    value, remainder = divmod(scaled, int("1" + "0" * len(fraction)))
+    if not 0 < scaled <= 10_000 * int("1" + "0" * len(fraction)):
+        raise ValueError(f"{text!r} is out of range: expected above 0 and up to 1, or 100%")
+    if remainder:
+        raise ValueError(f"{text!r} has more than four decimals")
+    return value

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kvplan.cli.streams import put, say, terminal
+from kvplan.errors import UsageError
 from kvplan.report.terminal import Terminal
 from kvplan.results import Report
 from kvplan.specs.catalog import Found, digest
@@ -42,6 +43,8 @@ def _explained(report: Report, format_name: str, name: str) -> str:
 
     if format_name == "json":
         return render_json(explained_data(report, name))
+    if format_name != "table":
+        raise UsageError(f"--explain has no {format_name} form", hint="--format table or --format json")
     return render_explained(report, name)
 
 

@@ -6,8 +6,10 @@ Peaks are DENSE: vendor sheets often headline twice as much, "with sparsity".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from kvplan.units import GB, MIB
+from kvplan.checks import FieldError, require_amounts, require_name, require_sizes, require_text
+from kvplan.units import GB, GIB, MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,17 @@ class Memory:
     torch_gib: float | None = None
 
     def __post_init__(self) -> None:
-        if self.sold_gb < 1 or self.bandwidth_gb_per_s <= 0:
-            raise ValueError("sold_gb and bandwidth_gb_per_s must be positive")
-        if self.driver_mib is not None and not 0 < self.driver_mib * MIB < 1.2 * self.sold_gb * GB:
-            raise ValueError(f"driver_mib ({self.driver_mib}) does not go with {self.sold_gb} GB as sold")
+        require_text(self, "type")
+        require_sizes(self, "sold_gb")
+        require_amounts(self, "bandwidth_gb_per_s")
+        self._require_near("driver_mib", self.driver_mib, MIB)
+        self._require_near("torch_gib", self.torch_gib, GIB)
+
+    def _require_near(self, name: str, reading: float | None, unit: int) -> None:
+        """Raise FieldError where a reading cannot be of the memory that is sold: a wrong digit or unit."""
+        sold = self.sold_gb * GB
+        if reading is not None and not 0.8 * sold < reading * unit < 1.2 * sold:
+            raise FieldError(((name,), f"{reading} does not go with {self.sold_gb} GB as sold"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,9 @@ class DensePeaks:
     fp4_tflops: float | None = None
     int8_tops: float | None = None
 
+    def __post_init__(self) -> None:
+        require_amounts(self, *self.__slots__)
+
 
 @dataclass(frozen=True, slots=True)
 class Interconnect:
@@ -56,6 +68,9 @@ class Interconnect:
 
     link_gb_per_s_per_direction: float | None = None
     pcie: str = ""
+
+    def __post_init__(self) -> None:
+        require_amounts(self, "link_gb_per_s_per_direction")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +80,12 @@ class HourlyPrice:
     low_usd: float
     high_usd: float
     source: str
+
+    def __post_init__(self) -> None:
+        require_text(self, "source")
+        require_amounts(self, "low_usd", "high_usd")
+        if self.high_usd < self.low_usd:
+            raise FieldError((("high_usd",), f"{self.high_usd:g} is less than low_usd, {self.low_usd:g}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +120,7 @@ class Device:
     memory: Memory
     peak_dense: DensePeaks
     interconnect: Interconnect
-    confidence: str
+    confidence: Literal["high", "medium"]
     compute_capability: str = ""
     sm_count: int | None = None
     shared_memory_per_sm_kib: int | None = None
@@ -108,6 +129,12 @@ class Device:
     price_per_hour: HourlyPrice | None = None
     notes: str = ""
     evidence: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_name(self.name)
+        require_text(self, "label", "vendor", "architecture", "source")
+        require_sizes(self, "sm_count", "shared_memory_per_sm_kib", "tdp_w")
+        require_amounts(self, "l2_mb")
 
     @property
     def memory_bytes(self) -> int:

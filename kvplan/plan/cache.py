@@ -173,12 +173,13 @@ class Cache:
             for run in self.runs
             if run.live is not None
         )
-        return total(name, Unit.BYTES_PER_TOKEN, parts, label)
+        note = "" if parts else "no layer grows with the context"
+        return total(name, Unit.BYTES_PER_TOKEN, parts, label, note)
 
     def state(self, name: str, label: str) -> Quantity:
         """Return the bytes a request holds however short it is, explained."""
         parts = tuple(run.explained(None, 0) for run in self.runs if run.live is None)
-        return total(name, Unit.BYTES, parts, label)
+        return total(name, Unit.BYTES, parts, label, "" if parts else "no layer keeps a state")
 
 
 def request_cache(

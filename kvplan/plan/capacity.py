@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from kvplan.arch.model import Model
 from kvplan.errors import UsageError
 from kvplan.plan.cache import Cache, request_cache
+from kvplan.plan.cutting import refuse_impossible
 from kvplan.plan.deployment import Deployment
 from kvplan.plan.memory import StageMemory, stage_memory
 from kvplan.plan.search import largest
 from kvplan.plan.stages import pipeline_stages
-from kvplan.storage import WeightFormat
 from kvplan.units import LARGEST_COUNT
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ class Capacity:
             return (-memory.shortfall.number, reach, memory.pool.number)
 
         return min(self.stages, key=room)
+
+    def tightest(self, batch: int, context: int) -> StageMemory:
+        """The stage with the least room left when this many requests of this context are held."""
+        requests = self.replica_batch(batch)
+        return min(self.stages, key=lambda m: m.pool.number - m.needed_bytes(requests, context))
 
     def replica_batch(self, batch: int) -> int:
         """Return the requests the fullest replica serves when ``batch`` are spread evenly."""
@@ -98,14 +103,8 @@ def plan_capacity(model: Model, deployment: Deployment) -> Capacity:
     """Plan the memory of every stage of a deployment.
 
     Raises:
-        UsageError: the model cannot be cut that way, or has nothing its weight format applies to.
+        UsageError: the model cannot be cut or packed that way.
     """
-    _refuse_idle_format(model, deployment.weights)
+    refuse_impossible(model, deployment.parallelism.tensor, deployment.weights)
     stages = pipeline_stages(model, deployment.parallelism.pipeline)
     return Capacity(model, deployment, tuple(stage_memory(model, stage, deployment) for stage in stages))
-
-
-def _refuse_idle_format(model: Model, storage: WeightFormat) -> None:
-    if storage.applies_to and not any(weight.role in storage.applies_to for weight, _ in model.weights()):
-        roles = " or ".join(sorted(role.value for role in storage.applies_to))
-        raise UsageError(f"{storage.name} stores {roles} weights only, and {model.name} has none")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kvplan.arch.retention import Full
 from kvplan.formula import formula
 from kvplan.plan.capacity import Capacity
 from kvplan.plan.deployment import Contiguous, Paged
@@ -62,9 +63,9 @@ def capacity_report(
             _deployment(capacity),
             _memory(loaded),
             _kv(capacity, loaded),
-            _growth(capacity, loaded, contexts),
-            _max_batch(capacity, loaded, contexts),
-            _max_context(capacity, loaded, batches),
+            _growth(capacity, contexts),
+            _max_batch(capacity, contexts),
+            _max_context(capacity, batches),
         ),
         verdict=verdict(capacity, decide_context, decide_batch),
         notes=_notes(capacity, contexts),
@@ -96,13 +97,29 @@ def _notes(capacity: Capacity, contexts: Sequence[int]) -> tuple[str, ...]:
         )
     if capacity.model.vision is not None:
         found.append("the vision tower is counted in the weights; images take tokens like text")
+    found += _hardware_notes(capacity)
     p = d.parallelism
     if p.gpus > 1:
         cut = f"tp {p.tensor} x pp {p.pipeline} x dp {p.data}"
         stage = capacity.most_loaded.stage
-        which = f"; stage {stage.number} of {stage.of} is the fullest" if stage.of > 1 else ""
-        found.append(f"per-GPU figures are the most loaded GPU's ({cut}{which})")
+        which = f", on stage {stage.number} of {stage.of}" if stage.of > 1 else ""
+        found.append(
+            f"per-GPU figures are of the GPU where one growing request runs out first ({cut}{which})"
+        )
     return tuple(found)
+
+
+def _hardware_notes(capacity: Capacity) -> list[str]:
+    """Say where the accelerator has no unit for a format: the bytes are the same, the speed is not."""
+    d = capacity.deployment
+    peaks = d.device.peak_dense
+    units = {"bf16": peaks.bf16_tflops, "fp8": peaks.fp8_tflops, "nvfp4": peaks.fp4_tflops}
+    used = {d.weights.name.partition("-")[0], capacity.model.dtype}
+    return [
+        f"{d.device.name} has no {name} matrix unit: a runtime converts, or does not support it"
+        for name, peak in units.items()
+        if peak is None and name in used
+    ]
 
 
 def _model(capacity: Capacity) -> Facts:
@@ -182,12 +199,18 @@ def _kv(capacity: Capacity, loaded: StageMemory) -> Facts:
         )
     else:
         blocks = fact("pool_blocks", 0, "no layer on this GPU grows with the context", Unit.BLOCKS)
-    tokens = computed("pool_tokens", pool_tokens, blocks, block_tokens, label="tokens in the pool")
+    tokens = computed("pool_tokens", pool_tokens, blocks, block_tokens, label=_pool_label(capacity))
     state = capacity.whole_cache.state("state_bytes_per_sequence", "B of state per request")
     return Facts("kv", "KV cache", (per_token, per_gpu, state, block_tokens, blocks, tokens), Shown.SENTENCE)
 
 
-def _growth(capacity: Capacity, loaded: StageMemory, contexts: Sequence[int]) -> Table:
+def _pool_label(capacity: Capacity) -> str:
+    """Return what the pool's tokens are called: with windows or states, more fit than the label counts."""
+    all_grow = all(isinstance(run.layer.slot().retention, Full) for run in capacity.model.runs())
+    return "tokens in the pool" if all_grow else "tokens in the pool while every layer grows"
+
+
+def _growth(capacity: Capacity, contexts: Sequence[int]) -> Table:
     whole = capacity.whole_cache
     asked = tuple(_asked("context_tokens", c, Unit.TOKENS, "context") for c in contexts)
     return Table(
@@ -203,26 +226,26 @@ def _growth(capacity: Capacity, loaded: StageMemory, contexts: Sequence[int]) ->
                 "allocated",
                 tuple(whole.allocated("kv_allocated_bytes", c) for c in contexts),
             ),
-            Column("fits", "fits", tuple(_fits(capacity, loaded, c) for c in contexts), priority=2),
+            Column("fits", "fits", tuple(_fits(capacity, c) for c in contexts), priority=2),
             Column(
                 "max_batch",
                 "most requests at once",
-                tuple(_most_requests(capacity, loaded, c, "max_batch") for c in contexts),
+                tuple(_most_requests(capacity, c, "max_batch") for c in contexts),
             ),
         ),
     )
 
 
-def _max_batch(capacity: Capacity, loaded: StageMemory, contexts: Sequence[int]) -> Table:
+def _max_batch(capacity: Capacity, contexts: Sequence[int]) -> Table:
     asked = tuple(_asked("context_tokens", c, Unit.TOKENS, "context") for c in contexts)
-    found = tuple(_most_requests(capacity, loaded, c, "batch") for c in contexts)
+    found = tuple(_most_requests(capacity, c, "batch") for c in contexts)
     columns = (Column("context_tokens", "context", asked), Column("batch", "most requests", found))
     return Table("max_batch", "Most requests at a context", columns, Shown.NOT)
 
 
-def _max_context(capacity: Capacity, loaded: StageMemory, batches: Sequence[int]) -> Table:
+def _max_context(capacity: Capacity, batches: Sequence[int]) -> Table:
     asked = tuple(_asked("batch", b, Unit.REQUESTS, "requests at once") for b in batches)
-    found = tuple(_longest_context(capacity, loaded, b) for b in batches)
+    found = tuple(_longest_context(capacity, b) for b in batches)
     limits = tuple(fact("limit", _limit(capacity, q.number), "what stops a longer one") for q in found)
     return Table(
         "max_context",
@@ -246,50 +269,56 @@ def _asked(name: str, value: int, unit: Unit, label: str) -> Quantity:
     return fact(name, value, "asked for", unit, label)
 
 
-def _fits(capacity: Capacity, loaded: StageMemory, context: int) -> Quantity:
+def _fits(capacity: Capacity, context: int) -> Quantity:
+    stage = capacity.tightest(1, context)
     return Quantity(
         "fits",
         capacity.fits(1, context),
         label="fits",
-        inputs=(_needed(capacity, loaded, 1, context), loaded.pool, _length_limit(capacity)),
+        inputs=(_needed(capacity, stage, 1, context), stage.pool, _length_limit(capacity)),
         note="whether one request fits the pool of every GPU and the longest context allowed",
     )
 
 
-def _most_requests(capacity: Capacity, loaded: StageMemory, context: int, name: str) -> Quantity:
+def _most_requests(capacity: Capacity, context: int, name: str) -> Quantity:
     found = capacity.max_batch(context)
-    tried = [_needed(capacity, loaded, n, context) for n in (found, found + 1) if n]
+    stage = capacity.tightest(found + 1, context)
+    tried = [_needed(capacity, stage, n, context) for n in (found, found + 1) if n]
     return Quantity(
         name,
         found,
         Unit.REQUESTS,
         "most requests",
-        inputs=(*tried, loaded.pool, _length_limit(capacity)),
-        note="found by search: the most requests that fit; one more does not",
+        inputs=(*tried, stage.pool, _length_limit(capacity)),
+        note=f"found by search: the most requests that fit{_on(stage)}; one more does not",
     )
 
 
-def _longest_context(capacity: Capacity, loaded: StageMemory, batch: int) -> Quantity:
+def _longest_context(capacity: Capacity, batch: int) -> Quantity:
     found = capacity.max_context(batch)
-    tried = [_needed(capacity, loaded, batch, c) for c in (found, found + 1) if c]
+    stage = capacity.tightest(batch, found + 1)
+    tried = [_needed(capacity, stage, batch, c) for c in (found, found + 1) if c]
     return Quantity(
         "context_tokens",
         found,
         Unit.TOKENS,
         "longest context",
-        inputs=(*tried, loaded.pool, _length_limit(capacity)),
-        note="found by search: the longest context that fits; one token more does not",
+        inputs=(*tried, stage.pool, _length_limit(capacity)),
+        note=f"found by search: the longest context that fits{_on(stage)}; one token more does not",
     )
 
 
-def _needed(capacity: Capacity, loaded: StageMemory, batch: int, context: int) -> Quantity:
-    """Return the bytes this many requests need on the most loaded GPU, explained."""
+def _on(memory: StageMemory) -> str:
+    return f" stage {memory.stage.number} of {memory.stage.of}, the tightest" if memory.stage.of > 1 else ""
+
+
+def _needed(capacity: Capacity, memory: StageMemory, batch: int, context: int) -> Quantity:
+    """Return the bytes this many requests need on one GPU of a stage, explained."""
     replicas = fact("data_parallel", capacity.deployment.parallelism.data, "--dp")
     asked = fact("requests", batch, f"at {context:,} tokens each", Unit.REQUESTS)
     requests = computed("requests", fullest_replica, asked, replicas)
-    return computed(
-        "needed_bytes", requests_bytes, requests, loaded.cache.allocated("allocated_bytes", context)
-    )
+    allocated = memory.cache.allocated("allocated_bytes", context)
+    return computed("needed_bytes", requests_bytes, requests, allocated)
 
 
 def _length_limit(capacity: Capacity) -> Quantity:

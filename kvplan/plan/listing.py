@@ -8,12 +8,13 @@ from dataclasses import fields
 from kvplan.arch.layer import Layer
 from kvplan.arch.model import Model
 from kvplan.arch.retention import Full, PerRequest, Sliding
+from kvplan.arch.weight import Weight
 from kvplan.hardware.device import Device
 from kvplan.plan.cache import Cache, request_cache
 from kvplan.plan.deployment import Paged
 from kvplan.plan.weights import parameter_count
 from kvplan.results import Column, Facts, Quantity, Report, Scalar, Table, fact
-from kvplan.storage import KV_FORMATS, STATE_LAYOUTS
+from kvplan.storage import kv_format, state_layout
 from kvplan.units import Unit
 
 
@@ -68,36 +69,35 @@ def model_report(model: Model) -> Report:
 
 
 def _tensors(model: Model) -> Table:
-    tensors = list(model.weights())
+    named = _named_tensors(model)
+
+    def column(key: str, label: str, values: Sequence[Scalar], priority: int = 0) -> Column:
+        return Column(key, label, tuple(fact(key, value, model.source) for value in values), priority)
+
     columns = (
-        Column("tensor", "tensor", tuple(fact("tensor", w.name, model.source) for w, _ in tensors)),
-        Column("shape", "shape", tuple(fact("shape", _shape(w.shape), model.source) for w, _ in tensors)),
-        Column(
-            "experts",
-            "experts",
-            tuple(fact("experts", w.copies, model.source) for w, _ in tensors),
-            priority=2,
-        ),
-        Column("layers", "layers", tuple(fact("layers", n, model.source) for _, n in tensors)),
-        Column(
-            "elements",
-            "elements in all",
-            tuple(fact("elements", w.elements * n, model.source) for w, n in tensors),
-        ),
-        Column(
-            "role", "role", tuple(fact("role", w.role.value, model.source) for w, _ in tensors), priority=3
-        ),
+        column("tensor", "tensor", [name for name, _, _ in named]),
+        column("shape", "shape", [w.dimensions for _, w, _ in named], 1),
+        column("experts", "experts", [w.copies for _, w, _ in named], 3),
+        column("layers", "layers", [count for _, _, count in named], 2),
+        column("elements", "elements in all", [w.elements * count for _, w, count in named]),
+        column("role", "role", [w.role.value for _, w, _ in named], 4),
     )
-    return Table("tensors", "Tensors", columns)
+    return Table("tensors", "Tensors, each under the first layer that has its like", columns)
 
 
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(f"{length:,}" for length in shape)
+def _named_tensors(model: Model) -> list[tuple[str, Weight, int]]:
+    """Return every tensor with a name of its own, and how many layers hold its like."""
+    named = [(weight.name, weight, 1) for weight in model.input_weights()]
+    for run in model.runs():
+        first = model.layers.index(run.layer)
+        for weight in model.layer_weights(run.layer):
+            named.append((f"layers.{first}.{weight.name}", weight, run.count))
+    return named + [(weight.name, weight, 1) for weight in model.output_weights()]
 
 
 def _cache(model: Model) -> Cache:
     return request_cache(
-        model.runs(), 1, KV_FORMATS[0], STATE_LAYOUTS[0], model.dtype, Paged(16), model.source
+        model.runs(), 1, kv_format("bf16"), state_layout("transformers"), model.dtype, Paged(16), model.source
     )
 
 

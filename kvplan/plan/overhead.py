@@ -12,13 +12,13 @@ from kvplan.results import Quantity, computed, fact
 from kvplan.units import GIB, MIB, Count, Unit
 
 _LIBRARIES = 256 * MIB
-_LIBRARIES_SOURCE = "vLLM logs 2024-12 to 2026-10: 0.26 GiB non-torch memory at one GPU"
+_LIBRARIES_SOURCE = "vLLM logs: non-torch memory at one GPU 0.01 to 0.56 GiB, 0.26 in the latest (2026-10)"
 _GRAPHS = 512 * MIB
-_GRAPHS_SOURCE = "vLLM logs: 0.52 to 0.55 GiB of CUDA graphs for 8B models"
+_GRAPHS_SOURCE = "vLLM logs: CUDA graphs 0.5 to 0.7 GiB for 7-8B models, up to 3.5 for 32B and larger"
 _FEW_GPUS = 256 * MIB
-_FEW_GPUS_SOURCE = "vLLM logs: 0.2 to 0.4 GiB more with 2 to 4 GPUs"
+_FEW_GPUS_SOURCE = "vLLM logs: non-torch memory 0.2 to 0.4 GiB in all with 2 to 4 GPUs"
 _MANY_GPUS = GIB
-_MANY_GPUS_SOURCE = "vLLM logs: 0.9 to 2.2 GiB non-torch memory at 8 GPUs"
+_MANY_GPUS_SOURCE = "vLLM logs: non-torch memory 0.9 to 2.2 GiB in all with 8 GPUs"
 
 
 @formula(Unit.BYTES, "kvplan: sum of typical figures from vLLM start-up logs")

@@ -86,7 +86,7 @@ def _remedy(capacity: Capacity, context: int, batch: int) -> str:
         except UsageError:
             continue
         if tried.fits(batch, context):
-            return f" It fits on {larger.gpus} of these GPUs (--tp {tensor})."
+            return f" It fits on {larger.gpus} of these GPUs (--gpus {larger.gpus} --tp {tensor})."
     return ""
 
 

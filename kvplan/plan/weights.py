@@ -27,7 +27,7 @@ def weights_bytes(model: Model, stage: Stage, tensor_parallel: int, storage: Wei
     """Return the bytes of weights on one rank of a stage, with every tensor among its parts."""
 
     def stored(weights: tuple[Weight, ...]) -> tuple[Quantity, ...]:
-        return tuple(_tensor_bytes(w.on_rank(tensor_parallel), storage, model.dtype) for w in weights)
+        return tuple(_tensor_bytes(w, tensor_parallel, storage, model.dtype) for w in weights)
 
     parts = list(stored(stage.outer_weights(model)))
     for run in stage.runs():
@@ -58,12 +58,11 @@ def parameter_count(model: Model, *, active: bool = False) -> Quantity:
 
 
 def _shape(weight: Weight) -> str:
-    shape = " x ".join(f"{n:,}" for n in weight.shape)
-    return f"{weight.copies} x ({shape})" if weight.copies > 1 else f"shape {shape}"
+    return f"{weight.copies} x ({weight.dimensions})" if weight.copies > 1 else f"shape {weight.dimensions}"
 
 
-def _tensor_bytes(weight: Weight, storage: WeightFormat, model_dtype: str) -> Quantity:
-    packed = weight.format_under(storage)
+def _tensor_bytes(whole: Weight, tensor_parallel: int, storage: WeightFormat, model_dtype: str) -> Quantity:
+    packed, weight = whole.format_under(storage), whole.on_rank(tensor_parallel)
     if packed is None:
         dtype = weight.plain_dtype(storage, model_dtype)
         elements = fact("elements", weight.elements, _shape(weight), Unit.PARAMETERS)

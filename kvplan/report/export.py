@@ -9,7 +9,7 @@ from typing import Any
 
 from kvplan import __version__
 from kvplan.report.words import cell, exact, header, row_name, sentence, share
-from kvplan.results import Facts, Report, Shown, Table
+from kvplan.results import Facts, Quantity, Report, Shown, Table
 
 SCHEMA_VERSION = 1
 
@@ -56,10 +56,17 @@ def render_csv(report: Report) -> str:
 
 def render_plain(report: Report) -> str:
     """Return every figure as one line, ``name value unit``, in base units and without decoration."""
-    lines = [f"{name} {exact(quantity).replace(',', '')}" for name, quantity in report.figures()]
+    lines = [f"{name} {_bare(quantity)}" for name, quantity in report.figures()]
     if report.verdict is not None:
         lines.append(f"verdict {report.verdict.text}")
     return "\n".join(lines) + "\n"
+
+
+def _bare(quantity: Quantity) -> str:
+    """Return a figure in its base unit, without thousands separators."""
+    if isinstance(quantity.value, str):
+        return " ".join(quantity.value.split())
+    return exact(quantity).replace(",", "")
 
 
 def render_markdown(report: Report) -> str:

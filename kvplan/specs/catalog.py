@@ -14,10 +14,11 @@ from functools import cache
 from pathlib import Path
 
 from kvplan.arch.model import Model
+from kvplan.checks import NAME
 from kvplan.errors import FileError, UsageError, did_you_mean, unknown
 from kvplan.hardware.device import Device
+from kvplan.specs.document import printable, shortened
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _FILE_ENDINGS = (".yaml", ".yml", ".json")
 
 
@@ -52,7 +53,7 @@ def search_path(specs: Path | None) -> list[Path]:
 
 def _project_folders() -> list[Path]:
     settings = Path("kvplan.toml")
-    if not settings.is_file():
+    if not os.path.isfile(settings):
         return []
     import tomllib
 
@@ -90,7 +91,7 @@ def find(kind: str, noun: str, name: str, specs: Path | None = None) -> Found:
         UsageError: there is no such name; the closest ones are suggested.
     """
     if NAME.fullmatch(name):
-        holders = [f for f in search_path(specs) if (f / kind / f"{name}.yaml").is_file()]
+        holders = [f for f in search_path(specs) if os.path.isfile(f / kind / f"{name}.yaml")]
         if holders:
             path = holders[0] / kind / f"{name}.yaml"
             return Found(_label(holders[0], kind, path), path, len(holders) > 1)
@@ -107,16 +108,7 @@ def find_model(text: str, specs: Path | None = None) -> Found:
     if not _is_path(text):
         return find("models", "model", text, specs)
     path = Path(text)
-    if path.is_dir():
-        path = path / "config.json"
-    if not path.exists():
-        close = did_you_mean(
-            Path(text).stem if text.endswith(_FILE_ENDINGS) else Path(text).name, names("models")
-        )
-        raise FileError(
-            f"cannot read {_short(str(path))!r}: there is no such file", hint=close or "kvplan models list"
-        )
-    return Found(str(path), path)
+    return _file("models", path / "config.json" if os.path.isdir(path) else path, text, specs)
 
 
 def find_gpu(text: str, specs: Path | None = None) -> Found:
@@ -124,8 +116,25 @@ def find_gpu(text: str, specs: Path | None = None) -> Found:
 
     Raises:
         UsageError: an unknown name.
+        FileError: a path with nothing there.
     """
-    return Found(text, Path(text)) if _is_path(text) else find("gpus", "accelerator", text, specs)
+    if not _is_path(text):
+        return find("gpus", "accelerator", text, specs)
+    return _file("gpus", Path(text), text, specs)
+
+
+def _file(kind: str, path: Path, asked: str, specs: Path | None) -> Found:
+    """Return a file that is there; where none is, suggest the names closest to what was asked for."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        wrong = Path(asked).stem if asked.endswith(_FILE_ENDINGS) else Path(asked).name
+        hint = did_you_mean(wrong, names(kind, specs)) or f"kvplan {kind} list"
+        shown = printable(shortened(path))
+        raise FileError(f"cannot read '{shown}': there is no such file", hint=hint) from None
+    except (OSError, ValueError):
+        pass  # reading it says what is wrong
+    return Found(printable(shortened(path)), path)
 
 
 def load_model(found: Found) -> Model:
@@ -136,11 +145,10 @@ def load_model(found: Found) -> Model:
         FileError: it cannot be read.
     """
     if found.path.suffix == ".json":
-        from kvplan.specs.config_json import import_config
+        from kvplan.specs.config_json import import_file
         from kvplan.specs.families.common import Identity
-        from kvplan.specs.strict_json import read_json
 
-        return import_config(read_json(found.path), Identity(name_from(found.path), found.label))
+        return import_file(found.path, Identity(name_from(found.path), found.label))
     from kvplan.specs.model_file import read_model
     from kvplan.specs.strict_yaml import read_yaml
 
@@ -181,7 +189,3 @@ def _is_path(text: str) -> bool:
 
 def _label(folder: Path, kind: str, path: Path) -> str:
     return f"bundled:{kind}/{path.name}" if folder == bundled_folder() else str(path)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else f"...{text[-77:]}"

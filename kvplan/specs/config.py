@@ -6,38 +6,16 @@ what is cached or multiplied.
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
 from typing import NoReturn
 
+from kvplan.checks import LARGEST_SIZE
 from kvplan.errors import Problem, SpecError
-from kvplan.specs.document import Document, NodePath
+from kvplan.specs.document import MAX_PROBLEMS, Document, NodePath, dotted, shown
+from kvplan.specs.harmless_keys import is_harmless
+from kvplan.specs.layer_pattern import MAX_LAYERS
 
 REQUIRED = -1
-LARGEST = 1 << 31
-
-# Keys that change neither a weight's shape, nor what is cached, nor how it is stored: tokens, training
-# and generation settings, positions' encoding, activation functions, bookkeeping.
-_HARMLESS = re.compile(
-    r"""
-    _name_or_path|_commit_hash|_from_model_config|_attn_implementation.*|.*_token_ids?|.*_token_index|.*dropout.*|.*_pdrop|.*layerdrop|initializer_.*|init_.*|.*_init_std
-    |architectures|auto_map|transformers_version|transformers\.js_config|use_cache|pretraining_tp|is_llama_config
-    |hidden_act|hidden_activation|activation_function|hidden_act_.*
-    |rope_.*|.*_rope|partial_rotary_factor|rotary_.*|original_max_position_embeddings|initial_context_length
-    |rms_norm_eps|layer_norm_eps.*|norm_eps|query_pre_attn_scalar
-    |.*logit_softcapping|final_logit_softcapping|swiglu_limit
-    |output_router_logits|router_aux_loss_coef|router_jitter_noise|aux_loss_alpha|seq_aux|norm_topk_prob
-    |scoring_func|topk_method|topk_group|n_group|routed_scaling_factor|ep_size
-    |output_attentions|output_hidden_states|return_dict.*|torchscript|use_bfloat16|tf_legacy_loss
-    |id2label|label2id|num_labels|problem_type|finetuning_task|pruned_heads|is_(encoder_)?decoder
-    |add_cross_attention|cross_attention_hidden_size|tie_encoder_decoder|chunk_size_feed_forward
-    |bad_words_ids|begin_suppress_tokens|suppress_tokens|early_stopping|diversity_penalty|length_penalty
-    |max_length|min_length|no_repeat_ngram_size|encoder_no_repeat_ngram_size|num_beams|num_beam_groups
-    |num_return_sequences|output_scores|remove_invalid_values|repetition_penalty|exponential_decay_length_penalty
-    |do_sample|temperature|top_[kp]|typical_p|prefix|forced_.*|sep_token|tokenizer_class|cache_implementation
-    |task_specific_params|summary_.*|gradient_checkpointing|use_mrope|attn_implementation|embd_.*|resid_.*
-    """,
-    re.VERBOSE,
-)
 
 
 class Config:
@@ -57,7 +35,7 @@ class Config:
         self._path = path
         self._understood: set[str] = set()
         if not isinstance(data, dict):
-            self._refuse("", f"expected a mapping, not {_kind_of(data)}")
+            self._refuse(None, f"expected a mapping, not {shown(data)}")
         self._data: dict[str, object] = data
 
     def has(self, key: str) -> bool:
@@ -74,8 +52,15 @@ class Config:
         if found is not None:
             return found
         if default == REQUIRED:
-            self._refuse("", f"'{keys[0]}' is required")
+            self._refuse(None, f"'{keys[0]}' is required")
         return default
+
+    def depth(self, *keys: str, default: int = REQUIRED) -> int:
+        """Return the number of layers under the first of the keys that is there and not null."""
+        found = self.integer(*keys, default=default)
+        if found > MAX_LAYERS:
+            self._refuse(self._first_present(keys), f"expected 1 to {MAX_LAYERS:,} layers, not {found:,}")
+        return found
 
     def optional_integer(self, *keys: str, default: int | None = None) -> int | None:
         """Return the positive integer under the first of the keys that is there; null reads as ``None``.
@@ -89,21 +74,21 @@ class Config:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
-            self._refuse(present, f"expected a whole number, not {_kind_of(value)}")
-        if not 1 <= value <= LARGEST:
-            self._refuse(present, f"expected 1 to {LARGEST:,}, not {str(value)[:40]}")
+            self._refuse(present, f"expected a whole number, not {shown(value)}")
+        if not 1 <= value <= LARGEST_SIZE:
+            self._refuse(present, f"expected 1 to {LARGEST_SIZE:,}, not {shown(value)}")
         return value
 
     def count(self, key: str, default: int) -> int:
-        """Return the integer of at least 0 under the key; missing or null reads as the default."""
+        """Return the integer of at least 0 under the key; missing reads as the default, null as 0."""
         self._understood.add(key)
-        value = self._data.get(key)
+        value = self._data.get(key, default)
         if value is None:
-            return default
+            return 0
         if isinstance(value, bool) or not isinstance(value, int):
-            self._refuse(key, f"expected a whole number, not {_kind_of(value)}")
-        if not 0 <= value <= LARGEST:
-            self._refuse(key, f"expected 0 to {LARGEST:,}, not {str(value)[:40]}")
+            self._refuse(key, f"expected a whole number, not {shown(value)}")
+        if not 0 <= value <= LARGEST_SIZE:
+            self._refuse(key, f"expected 0 to {LARGEST_SIZE:,}, not {shown(value)}")
         return value
 
     def flag(self, key: str, default: bool) -> bool:
@@ -113,7 +98,7 @@ class Config:
         if value is None:
             return default
         if not isinstance(value, bool):
-            self._refuse(key, f"expected true or false, not {_kind_of(value)}")
+            self._refuse(key, f"expected true or false, not {shown(value)}")
         return value
 
     def text(self, *keys: str, default: str = "") -> str:
@@ -123,7 +108,7 @@ class Config:
         if value is None:
             return default
         if not isinstance(value, str):
-            self._refuse(present or keys[0], f"expected text, not {_kind_of(value)}")
+            self._refuse(present or keys[0], f"expected text, not {shown(value)}")
         return value
 
     def texts(self, key: str, length: int, allowed: tuple[str, ...]) -> list[str] | None:
@@ -135,8 +120,9 @@ class Config:
             self._refuse(key, f"has {len(values):,} entries for {length:,} layers")
         for index, value in enumerate(values):
             if value not in allowed:
-                problem = f"{key}[{index}]: {str(value)[:40]!r} is not one of {', '.join(allowed)}"
-                raise SpecError([self._document.problem((*self._path, key, index), problem)])
+                path = (*self._path, key, index)
+                problem = f"{dotted(path)}{shown(value)} is not one of {', '.join(allowed)}"
+                raise SpecError([self._document.problem(path, problem)])
         return [str(value) for value in values]
 
     def integers(self, key: str) -> list[int]:
@@ -145,7 +131,7 @@ class Config:
         found = []
         for value in values:
             if isinstance(value, bool) or not isinstance(value, int):
-                self._refuse(key, f"expected a list of whole numbers, not {_kind_of(value)} in it")
+                self._refuse(key, f"expected a list of whole numbers, not {shown(value)} in it")
             found.append(value)
         return found
 
@@ -154,7 +140,7 @@ class Config:
         values = self._list(key) or []
         for value in values:
             if not isinstance(value, str):
-                self._refuse(key, f"expected a list of texts, not {_kind_of(value)} in it")
+                self._refuse(key, f"expected a list of texts, not {shown(value)} in it")
         return [str(value) for value in values]
 
     def _list(self, key: str) -> list[object] | None:
@@ -163,7 +149,7 @@ class Config:
         if values is None:
             return None
         if not isinstance(values, list):
-            self._refuse(key, f"expected a list, not {_kind_of(values)}")
+            self._refuse(key, f"expected a list, not {shown(values)}")
         return values
 
     def inner(self, key: str) -> Config:
@@ -174,7 +160,7 @@ class Config:
         """
         self._understood.add(key)
         if key not in self._data:
-            self._refuse("", f"'{key}' is required")
+            self._refuse(None, f"'{key}' is required")
         return Config(self._document, (*self._path, key))
 
     def only(self, key: str, allowed: object, meaning: str) -> None:
@@ -182,7 +168,7 @@ class Config:
         self._understood.add(key)
         value = self._data.get(key)
         if value is not None and (value != allowed or isinstance(value, bool) != isinstance(allowed, bool)):
-            self._refuse(key, f"{_shown(value)} is not understood: {meaning}")
+            self._refuse(key, f"{shown(value)} is not understood: {meaning}")
 
     def harmless(self, *keys: str) -> None:
         """Note keys that this family carries and that change nothing kvplan counts."""
@@ -194,12 +180,18 @@ class Config:
         Raises:
             SpecError: one problem for each such key.
         """
-        unknown = [k for k in self._data if k not in self._understood and not _HARMLESS.fullmatch(k)]
+        unread = (item for item in self._data.items() if item[0] not in self._understood)
+        unknown = [key for key, value in unread if not is_harmless(key, value)]
         if unknown:
-            raise SpecError([self._problem(k, "this key is not understood", at_key=True) for k in unknown])
+            shown_keys = unknown[:MAX_PROBLEMS]
+            problems = [self._problem(k, "this key is not understood", at_key=True) for k in shown_keys]
+            if len(unknown) > MAX_PROBLEMS:
+                more = f"{len(unknown) - MAX_PROBLEMS:,} more keys are not understood"
+                problems.append(replace(problems[-1], message=more))
+            raise SpecError(problems)
 
-    def refuse(self, key: str, message: str) -> NoReturn:
-        """Refuse the value of a key.
+    def refuse(self, key: str | None, message: str) -> NoReturn:
+        """Refuse the value of a key, or without one the whole mapping.
 
         Raises:
             SpecError: always.
@@ -209,32 +201,15 @@ class Config:
     def _first_present(self, keys: tuple[str, ...]) -> str | None:
         self._understood.update(keys)
         present = [key for key in keys if key in self._data]
-        return next((key for key in present if self._data[key] is not None), present[0] if present else None)
+        given = [key for key in present if self._data[key] is not None]
+        for other in given[1:]:
+            if self._data[other] != self._data[given[0]]:
+                self._refuse(other, f"{shown(self._data[other])} contradicts '{given[0]}'")
+        return next(iter([*given, *present]), None)
 
-    def _refuse(self, key: str, message: str) -> NoReturn:
+    def _refuse(self, key: str | None, message: str) -> NoReturn:
         raise SpecError([self._problem(key, message)])
 
-    def _problem(self, key: str, message: str, *, at_key: bool = False) -> Problem:
-        path = (*self._path, key) if key else self._path
-        dotted = ".".join(str(step)[:40] for step in path)
-        return self._document.problem(path, f"{dotted}: {message}" if dotted else message, at_key=at_key)
-
-
-def _kind_of(value: object) -> str:
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-        case str():
-            return "text"
-        case _:
-            return str(value)[:40]
-
-
-def _shown(value: object) -> str:
-    return repr(value[:40]) if isinstance(value, str) else _kind_of(value)
+    def _problem(self, key: str | None, message: str, *, at_key: bool = False) -> Problem:
+        path = self._path if key is None else (*self._path, key)
+        return self._document.problem(path, f"{dotted(path)}{message}", at_key=at_key)

@@ -26,6 +26,7 @@ MAX_VALUES = 50_000
 MAX_PROBLEMS = 100
 # No more of a file than this is repeated in a message.
 MAX_QUOTED = 40
+MAX_PATH = 500
 
 NodePath: TypeAlias = tuple[str | int, ...]
 Place: TypeAlias = tuple[int, int]
@@ -220,9 +221,45 @@ def quoted(text: str) -> str:
     return repr(text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 3] + "...")
 
 
+def shown(value: object) -> str:
+    """Return a value as a message shows it: one line, and cut where it is long."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return quoted(value)
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+    return str(value)[:MAX_QUOTED]
+
+
+def dotted(path: NodePath) -> str:
+    """Return a path as a message begins with it: ``kinds.full.mlp: ``; nothing for the whole file."""
+    text = ""
+    for step in path:
+        name = f"[{step}]" if isinstance(step, int) else printable(step)[:MAX_QUOTED] or "''"
+        text += f".{name}" if text and isinstance(step, str) else name
+    return f"{text}: " if text else ""
+
+
+def shortened(path: Path) -> str:
+    """Return a path as a message shows it: its end, where it is longer than a line."""
+    text = str(path)
+    return text if len(text) <= MAX_PATH else f"...{text[3 - MAX_PATH :]}"
+
+
 def printable(text: str) -> str:
     """Return a text, such as a file name, with what cannot be printed written as an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def holds_unprintable(text: str) -> bool:
+    """Whether an escape has brought into a text what no file may hold."""
+    return _UNPRINTABLE.search(text) is not None
 
 
 def refuse_unprintable(text: str, path: str) -> None:
@@ -247,7 +284,7 @@ def read_limited(path: Path) -> str:
         FileError: it cannot be read, or is no regular file.
         SpecError: it is too large, or no text in UTF-8.
     """
-    name = printable(str(path))
+    name = printable(shortened(path))
     try:
         content = _read_bytes(path, name)
     except (OSError, ValueError) as error:

@@ -11,6 +11,8 @@ from kvplan.arch.gated_delta_net import GatedDeltaNet
 from kvplan.arch.layer import Layer
 
 LONGEST_PATTERN = 16
+# The deepest model released so far has 126.
+MAX_LAYERS = 4096
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, model_validator
 
 from kvplan.arch.attention import Attention
 from kvplan.arch.experts import Experts
@@ -20,16 +20,18 @@ from kvplan.arch.mlp import MLP
 from kvplan.arch.model import Model
 from kvplan.arch.norm import Block, Norm
 from kvplan.arch.vision import SiglipTower
-from kvplan.specs.document import Document
-from kvplan.specs.layer_pattern import Segment, compress, expand, kind_names
+from kvplan.checks import LARGEST_SIZE, NAME, FieldError, Where
+from kvplan.errors import did_you_mean
+from kvplan.specs.document import MAX_PROBLEMS, MAX_QUOTED, Document, printable, quoted
+from kvplan.specs.layer_pattern import MAX_LAYERS, Segment, compress, expand, kind_names
 from kvplan.specs.validation import validate
 from kvplan.storage import TORCH_DTYPES
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
-# Larger figures are mistakes; bounding them keeps every product of two an exact int64.
-Size = Annotated[int, Field(ge=1, le=1 << 31)]
+Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
 
-MAX_LAYERS = 4096
+MAX_KINDS = 512
+MOST_LISTED = 24
 
 # The key of each mixer and feed-forward class inside a kind.
 KIND_CLASSES: dict[str, type[Mixer | FeedForward]] = {
@@ -53,12 +55,14 @@ class LayerKind(BaseModel):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> LayerKind:
-        mixers = ("attention", "latent_attention", "gated_delta_net")
-        for names in (mixers, ("mlp", "experts")):
+        complaints: list[tuple[Where, str]] = []
+        for names in (("attention", "latent_attention", "gated_delta_net"), ("mlp", "experts")):
             given = [name for name in names if getattr(self, name) is not None]
             if len(given) != 1:
                 found = " and ".join(given) or "none"
-                raise ValueError(f"expected exactly one of {', '.join(names)}; found {found}")
+                complaints.append(((), f"expected exactly one of {', '.join(names)}; found {found}"))
+        if complaints:
+            raise FieldError(*complaints)
         return self
 
     def layer(self) -> Layer:
@@ -81,7 +85,7 @@ class ModelFile(BaseModel):
     """A model as its file describes it; key names are Hugging Face's where they exist there."""
 
     name: Name
-    source: Annotated[str, Field(min_length=1, max_length=2000)]
+    source: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
     torch_dtype: Literal["bfloat16", "float16", "float32"]
     weight_format: Literal["fp8-block", "mxfp4"] | None = None
     hidden_size: Size
@@ -91,27 +95,43 @@ class ModelFile(BaseModel):
     tie_word_embeddings: bool = False
     learned_positions: Size | None = None
     lm_head_bias: bool = False
-    kinds: Annotated[dict[str, LayerKind], Field(min_length=1, max_length=MAX_LAYERS)]
+    kinds: Annotated[dict[str, LayerKind], Field(min_length=1, max_length=MAX_KINDS)]
     layers: Annotated[list[LayerGroup], Field(min_length=1, max_length=MAX_LAYERS)]
     vision_config: SiglipTower | None = None
 
     @model_validator(mode="after")
     def _layers_are_kinds(self) -> ModelFile:
-        order = self._order()
-        unknown = [name for name in dict.fromkeys(order) if name not in self.kinds]
-        if unknown:
-            raise ValueError(
-                f"layers name '{unknown[0][:40]}', which is not one of kinds: {', '.join(self.kinds)}"
-            )
-        unused = [name for name in self.kinds if name not in order]
-        if unused:
-            raise ValueError(f"kind '{unused[0][:40]}' is in no layer")
-        return self
-
-    def _order(self) -> list[str]:
         depth = sum(group.repeat * len(group.pattern) for group in self.layers)
         if depth > MAX_LAYERS:
-            raise ValueError(f"{depth:,} layers are more than {MAX_LAYERS:,}")
+            raise FieldError((("layers",), f"{depth:,} layers are more than {MAX_LAYERS:,}"))
+        strange = [
+            (("layers", row, "pattern", column), name)
+            for row, group in enumerate(self.layers)
+            for column, name in enumerate(group.pattern)
+            if name not in self.kinds
+        ][:MAX_PROBLEMS]
+        if strange:
+            raise FieldError(*((where, self._unknown_kind(name)) for where, name in strange))
+        unused = [*self.kinds.keys() - set(self._order())]
+        if unused:
+            raise FieldError(*((("kinds", name), "is in no layer") for name in unused[:MAX_PROBLEMS]))
+        return self
+
+    @model_validator(mode="after")
+    def _positions_are_learned(self) -> ModelFile:
+        longest = self.max_position_embeddings
+        if self.learned_positions is not None and self.learned_positions < longest:
+            message = f"must be at least max_position_embeddings ({longest}), not {self.learned_positions}"
+            raise FieldError((("learned_positions",), message))
+        return self
+
+    def _unknown_kind(self, name: str) -> str:
+        known = [printable(kind)[:MAX_QUOTED] for kind in [*self.kinds][:MOST_LISTED]]
+        suggestion = did_you_mean(name, self.kinds)
+        end = f" ({suggestion})" if suggestion else ""
+        return f"{quoted(name)} is not one of kinds: {', '.join(known)}{end}"
+
+    def _order(self) -> list[str]:
         return expand([Segment(group.repeat, tuple(group.pattern)) for group in self.layers])
 
     def model(self) -> Model:

@@ -6,13 +6,15 @@ pydantic's own text is never printed: each of its errors becomes one line with i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from kvplan.checks import NAME_RULE, FieldError
 from kvplan.errors import Problem, SpecError, did_you_mean
-from kvplan.specs.document import Document
+from kvplan.specs.document import MAX_PROBLEMS, Document, dotted, holds_unprintable, quoted, shown
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
@@ -45,38 +47,82 @@ def validate(document: Document, adapter: TypeAdapter[T]) -> T:
     Raises:
         SpecError: every mistake, each at its line and column.
     """
+    if bad := [path for path, text in _texts(document.data, ()) if holds_unprintable(text)]:
+        message = "holds an unprintable character"
+        raise SpecError([document.problem(path, f"{dotted(path)}{message}") for path in bad[:MAX_PROBLEMS]])
     try:
         return adapter.validate_json(json.dumps(document.data), strict=True, extra="forbid")
     except ValidationError as error:
         schema = adapter.json_schema()
         found = error.errors(include_url=False)
-        raise SpecError([_problem(document, schema, one) for one in found]) from None
+        problems = [p for one in found[:MAX_PROBLEMS] for p in _problems(document, schema, one)]
+        if len(found) > MAX_PROBLEMS:
+            last = max(problems, key=lambda p: (p.line, p.column))
+            more = f"{len(found) - MAX_PROBLEMS:,} more mistakes are not shown"
+            problems.append(replace(last, message=more))
+        raise SpecError(problems) from None
 
 
-def _problem(document: Document, schema: Mapping[str, Any], error: Mapping[str, Any]) -> Problem:
-    path: Path = _within(document.data, error["loc"])
-    kind = error["type"]
+def _texts(data: object, path: Path) -> Iterator[tuple[Path, str]]:
+    """Iterate over every text in the data, with its path."""
+    if isinstance(data, str):
+        yield path, data
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            yield from _texts(value, (*path, key))
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            yield from _texts(value, (*path, index))
+
+
+def _problems(document: Document, schema: Mapping[str, Any], error: Mapping[str, Any]) -> list[Problem]:
+    path, kind = _within(document.data, error["loc"]), error["type"]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        return _unknown_key(document, schema, path)
+        return [_unknown_key(document, schema, path)]
     if kind in ("missing", "missing_argument"):
         owner, key = path[:-1], path[-1]
-        return document.problem(owner, f"{_dotted(owner)}'{key}' is required", at_key=bool(owner))
-    at_key = kind == "value_error" and bool(path) and not isinstance(path[-1], int)
-    return document.problem(path, f"{_dotted(path)}{_complaint(kind, error)}", at_key=at_key)
+        return [document.problem(owner, f"{dotted(owner)}'{key}' is required", at_key=bool(owner))]
+    if kind != "value_error":
+        return [document.problem(path, f"{dotted(path)}{_complaint(kind, error)}")]
+    return impossible(document, path, error["ctx"]["error"])
+
+
+def impossible(document: Document, path: Path, error: ValueError) -> list[Problem]:
+    """Return the mistakes that an object made from the data at a path found in its own values."""
+    if not isinstance(error, FieldError):
+        return [document.problem(path, f"{dotted(path)}{error}", at_key=bool(path))]
+    places = [((*path, *where), text) for where, text in error.complaints]
+    return [
+        document.problem(place, f"{dotted(place)}{text}", at_key=_is_mapping(document.data, place))
+        for place, text in places
+    ]
+
+
+def _is_mapping(data: Any, path: Path) -> bool:
+    for step in path:
+        data = data.get(step) if isinstance(data, dict) else data[step]
+    return isinstance(data, dict)
 
 
 def _complaint(kind: str, error: Mapping[str, Any]) -> str:
-    context = error.get("ctx", {})
-    if kind in ("enum", "literal_error"):
-        return _not_one_of(error["input"], context["expected"])
-    if kind == "value_error":
-        return str(context["error"])
-    if kind in _EXPECTED:
-        return f"expected {_EXPECTED[kind]}, not {_shown(error['input'])}"
-    if kind.startswith(("greater_than", "less_than")):
-        return f"{error['msg'].replace('Input should be', 'must be')}, not {_shown(error['input'])}"
-    if kind == "too_short":
-        return "must not be empty"
+    context, value = error.get("ctx", {}), error["input"]
+    match kind:
+        case "enum" | "literal_error":
+            return _not_one_of(value, context["expected"])
+        case "greater_than_equal":
+            return f"must be at least {context['ge']:,}, not {shown(value)}"
+        case "less_than_equal":
+            return f"must be at most {context['le']:,}, not {shown(value)}"
+        case "too_short" | "string_too_short":
+            return "must not be empty"
+        case "too_long":
+            return f"must have at most {context['max_length']:,} entries, not {context['actual_length']:,}"
+        case "string_too_long":
+            return f"must have at most {context['max_length']:,} characters, not {len(value):,}"
+        case "string_pattern_mismatch":
+            return f"{shown(value)} is no name: {NAME_RULE}"
+        case _ if kind in _EXPECTED:
+            return f"expected {_EXPECTED[kind]}, not {shown(value)}"
     return f"{error['msg'][:1].lower()}{error['msg'][1:]}"
 
 
@@ -84,31 +130,19 @@ def _unknown_key(document: Document, schema: Mapping[str, Any], path: Path) -> P
     owner, key = path[:-1], str(path[-1])
     known = _properties(schema, owner)
     suggestion = did_you_mean(key, known) or f"expected one of {', '.join(known)}"
-    name = f"of {owner[-1]}" if owner and isinstance(owner[-1], str) else "known here"
+    name = f"of {dotted(owner[-1:])[:-2]}" if owner and isinstance(owner[-1], str) else "known here"
     return document.problem(
-        path, f"{_dotted(owner)}'{key[:40]}' is not a key {name} ({suggestion})", at_key=True
+        path, f"{dotted(owner)}{quoted(key)} is not a key {name} ({suggestion})", at_key=True
     )
 
 
 def _not_one_of(value: object, expected: str) -> str:
     words = [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]
-    suggestion = did_you_mean(str(value), words)
+    if not isinstance(value, str):
+        return f"expected one of {', '.join(words)}, not {shown(value)}"
+    suggestion = did_you_mean(value, words)
     end = f" ({suggestion})" if suggestion else ""
-    return f"{_shown(value)} is not one of {', '.join(words)}{end}"
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return repr(value if len(value) <= 40 else value[:37] + "...")
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    return str(value)[:40]
+    return f"{shown(value)} is not one of {', '.join(words)}{end}"
 
 
 def _within(data: object, location: Path) -> Path:
@@ -126,13 +160,6 @@ def _within(data: object, location: Path) -> Path:
             continue
         path.append(step)
     return tuple(path)
-
-
-def _dotted(path: Path) -> str:
-    text = ""
-    for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
-    return f"{text}: " if text else ""
 
 
 def _properties(schema: Mapping[str, Any], path: Path) -> list[str]:

@@ -14,7 +14,10 @@ from kvplan.specs.config import Config
 from kvplan.storage import TORCH_DTYPES
 
 # Modules no weight format here packs: naming them as exceptions changes nothing.
-_NEVER_PACKED = re.compile(r"(.*\.)?(lm_head|embed_tokens|\w*norm|gate|router|shared_expert_gate)")
+_NEVER_PACKED = re.compile(
+    r"(.*\.)?(lm_head|embed_tokens|\w*norm|gate|router|shared_expert_gate|vision_tower|multi_modal_projector)"
+)
+_NO_EXPERTS = re.compile(rf"{_NEVER_PACKED.pattern}|(.*\.)?self_attn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,14 @@ def dtype(config: Config) -> str:
     return TORCH_DTYPES[name]
 
 
+def refuse_other_dtype(config: Config, outer: str) -> None:
+    """Refuse an inner mapping's dtype that is not the surrounding file's."""
+    inner = config.text("torch_dtype", "dtype")
+    if inner and TORCH_DTYPES.get(inner) != outer:
+        key = "torch_dtype" if config.has("torch_dtype") else "dtype"
+        config.refuse(key, f"{inner[:40]!r} is not the dtype of the surrounding file, {outer}")
+
+
 def weight_format(config: Config) -> str:
     """Return the storage format that ``quantization_config`` names, or ``""`` where there is none.
 
@@ -48,8 +59,7 @@ def weight_format(config: Config) -> str:
     if method == "fp8":
         stored = _fp8(config, quantization)
     elif method == "mxfp4":
-        # What it leaves alone is everything but the experts, and so does the format.
-        quantization.harmless("modules_to_not_convert")
+        _refuse_exceptions(quantization, ("modules_to_not_convert",), _NO_EXPERTS)
         stored = "mxfp4"
     else:
         shown = f"quant_method {method[:40]!r} is not understood (fp8 and mxfp4 are)"
@@ -61,12 +71,17 @@ def weight_format(config: Config) -> str:
 def _fp8(config: Config, quantization: Config) -> str:
     if quantization.integers("weight_block_size") != [128, 128]:
         config.refuse("quantization_config", "fp8 is understood with weight_block_size [128, 128] only")
-    for key in ("ignored_layers", "modules_to_not_convert"):
-        for module in quantization.words(key):
-            if not _NEVER_PACKED.fullmatch(module):
-                quantization.refuse(key, f"{module[:40]!r} keeps its dtype: exceptions are not counted")
-    quantization.harmless("activation_scheme", "fmt")
+    _refuse_exceptions(quantization, ("ignored_layers", "modules_to_not_convert"), _NEVER_PACKED)
+    quantization.harmless("activation_scheme", "fmt", "scale_fmt")
     return "fp8-block"
+
+
+def _refuse_exceptions(quantization: Config, keys: tuple[str, ...], idle: re.Pattern[str]) -> None:
+    """Refuse exceptions from the quantisation but those that name what the format leaves alone anyway."""
+    for key in keys:
+        for module in quantization.words(key):
+            if not idle.fullmatch(module):
+                quantization.refuse(key, f"{module[:40]!r} keeps its dtype: exceptions are not counted")
 
 
 def head_dim(config: Config, hidden_size: int, heads: int, default: int | None = None) -> int:
@@ -80,7 +95,7 @@ def head_dim(config: Config, hidden_size: int, heads: int, default: int | None =
         return found
     if hidden_size % heads:
         config.refuse(
-            "", f"hidden_size ({hidden_size}) is no multiple of {heads} heads, and there is no head_dim"
+            None, f"hidden_size ({hidden_size}) is no multiple of {heads} heads, and there is no head_dim"
         )
     return hidden_size // heads
 
@@ -113,10 +128,14 @@ def finished_model(
     given where they were read from a surrounding file.
     """
     config.harmless("model_type")
+    if model_dtype is None:
+        model_dtype = dtype(config)
+    else:
+        refuse_other_dtype(config, model_dtype)
     model = Model(
         name=identity.name,
         source=identity.source,
-        dtype=dtype(config) if model_dtype is None else model_dtype,
+        dtype=model_dtype,
         hidden_size=hidden_size or config.integer("hidden_size"),
         vocab_size=vocab_size or config.integer("vocab_size"),
         max_position_embeddings=max_position_embeddings or config.integer("max_position_embeddings"),

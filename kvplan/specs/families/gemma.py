@@ -11,12 +11,19 @@ from kvplan.arch.model import Model
 from kvplan.arch.norm import Block
 from kvplan.arch.vision import SiglipTower
 from kvplan.specs.config import Config
-from kvplan.specs.families.common import Identity, dtype, finished_model, weight_format, windowed_layers
+from kvplan.specs.families.common import (
+    Identity,
+    dtype,
+    finished_model,
+    refuse_other_dtype,
+    weight_format,
+    windowed_layers,
+)
 
 
 def gemma2(config: Config, identity: Identity) -> Model:
     """Gemma 2: layers 0, 2, 4... slide over 4,096 tokens where the file does not say otherwise."""
-    depth = config.integer("num_hidden_layers")
+    depth = config.depth("num_hidden_layers")
     slides = windowed_layers(config, depth) or [index % 2 == 0 for index in range(depth)]
     window = config.optional_integer("sliding_window", default=4096)
     config.harmless("sliding_window_size")
@@ -44,8 +51,8 @@ def gemma3(config: Config, identity: Identity) -> Model:
     """
     text = config.inner("text_config")
     layers = _gemma3_layers(text)
-    vision = _siglip(config.inner("vision_config"))
     stored, outer_dtype = weight_format(config), dtype(config)
+    vision = _siglip(config.inner("vision_config"), outer_dtype)
     tied = config.flag("tie_word_embeddings", True)
     config.harmless("model_type", "mm_tokens_per_image")
     config.finish()
@@ -64,7 +71,7 @@ def gemma3(config: Config, identity: Identity) -> Model:
 
 def _gemma3_layers(config: Config) -> list[Layer]:
     """Return the layers: every ``sliding_window_pattern``-th is full, the others slide."""
-    depth = config.integer("num_hidden_layers")
+    depth = config.depth("num_hidden_layers")
     pattern = config.integer("sliding_window_pattern", "_sliding_window_pattern", default=6)
     slides = windowed_layers(config, depth) or [(index + 1) % pattern != 0 for index in range(depth)]
     window = config.optional_integer("sliding_window", default=4096)
@@ -90,7 +97,8 @@ def _layers(config: Config, full: Attention, window: int | None, slides: list[bo
     return [Layer(sliding if slide else full, mlp, Block.SANDWICH) for slide in slides]
 
 
-def _siglip(config: Config) -> SiglipTower:
+def _siglip(config: Config, outer_dtype: str) -> SiglipTower:
+    refuse_other_dtype(config, outer_dtype)
     config.only("model_type", "siglip_vision_model", "only the SigLIP encoder is")
     config.only("vision_use_head", False, "the encoder's pooling head is not counted")
     tower = SiglipTower(

@@ -12,7 +12,7 @@ from kvplan.specs.families.common import Identity, finished_model, windowed_laye
 
 def gpt_oss(config: Config, identity: Identity) -> Model:
     """gpt-oss: layers 0, 2, 4... slide over 128 tokens where the file does not say otherwise."""
-    depth = config.integer("num_hidden_layers")
+    depth = config.depth("num_hidden_layers")
     slides = windowed_layers(config, depth) or [index % 2 == 0 for index in range(depth)]
     window = config.optional_integer("sliding_window", default=128)
     experts = Experts(

@@ -18,13 +18,17 @@ def attention(
     qkv_bias: bool = False,
     out_bias: bool = False,
     qk_norm: bool = False,
+    default_kv_heads: int | None = None,
     default_head_dim: int | None = None,
 ) -> Attention:
-    """Return the attention of a file with the usual key names; missing KV heads mean one per query head."""
+    """Return the attention of a file with the usual key names.
+
+    KV heads that are null mean one per query head; missing ones mean the family's default, or the same.
+    """
     heads = config.integer("num_attention_heads")
     return Attention(
         num_attention_heads=heads,
-        num_key_value_heads=config.integer("num_key_value_heads", default=heads),
+        num_key_value_heads=config.optional_integer("num_key_value_heads", default=default_kv_heads) or heads,
         head_dim=head_dim(config, config.integer("hidden_size"), heads, default_head_dim),
         sliding_window=window,
         qkv_bias=qkv_bias,
@@ -38,12 +42,13 @@ def llama(config: Config, identity: Identity) -> Model:
     bias = config.flag("attention_bias", False)
     mlp = MLP(config.integer("intermediate_size"), mlp_bias=config.flag("mlp_bias", False))
     layer = Layer(attention(config, qkv_bias=bias, out_bias=bias), mlp)
-    return finished_model(config, identity, [layer] * config.integer("num_hidden_layers"), tied=False)
+    return finished_model(config, identity, [layer] * config.depth("num_hidden_layers"), tied=False)
 
 
 def mistral(config: Config, identity: Identity) -> Model:
     """Mistral: a window in every layer, 4,096 where the file does not say; null means none."""
-    return _all_windowed(config, identity, MLP(config.integer("intermediate_size")), missing_window=4096)
+    mlp = MLP(config.integer("intermediate_size"))
+    return _all_windowed(config, identity, mlp, missing_window=4096, default_kv_heads=8)
 
 
 def mixtral(config: Config, identity: Identity) -> Model:
@@ -53,7 +58,7 @@ def mixtral(config: Config, identity: Identity) -> Model:
         num_experts_per_tok=config.integer("num_experts_per_tok", default=2),
         moe_intermediate_size=config.integer("intermediate_size"),
     )
-    return _all_windowed(config, identity, experts, missing_window=None)
+    return _all_windowed(config, identity, experts, default_kv_heads=8)
 
 
 def phi3(config: Config, identity: Identity) -> Model:
@@ -62,22 +67,31 @@ def phi3(config: Config, identity: Identity) -> Model:
         config.only(key, False, "this family has no biases")
     config.only("full_attn_mod", 1, "full attention in some layers only is not described by this key")
     config.only("interpolate_factor", 1, "position interpolation is not known here")
-    return _all_windowed(config, identity, MLP(config.integer("intermediate_size")), missing_window=None)
+    return _all_windowed(config, identity, MLP(config.integer("intermediate_size")))
 
 
-def _all_windowed(config: Config, identity: Identity, mlp: FeedForward, missing_window: int | None) -> Model:
-    depth = config.integer("num_hidden_layers")
+def _all_windowed(
+    config: Config,
+    identity: Identity,
+    mlp: FeedForward,
+    *,
+    missing_window: int | None = None,
+    default_kv_heads: int | None = None,
+) -> Model:
+    depth = config.depth("num_hidden_layers")
     window = config.optional_integer("sliding_window", default=missing_window)
     slides = windowed_layers(config, depth) or [True] * depth
     config.harmless("sliding_window_size", "attention_sink_size")
-    layers = [Layer(attention(config, window=window if s else None), mlp) for s in slides]
+    windows = [window if slide else None for slide in slides]
+    layers = [Layer(attention(config, window=w, default_kv_heads=default_kv_heads), mlp) for w in windows]
     return finished_model(config, identity, layers, tied=False)
 
 
 def qwen2(config: Config, identity: Identity) -> Model:
     """Qwen 2 and 2.5: biases on queries, keys and values that the file does not mention."""
     mlp = MLP(config.integer("intermediate_size"))
-    layers = [Layer(attention(config, window=w, qkv_bias=True), mlp) for w in qwen_windows(config)]
+    windows = qwen_windows(config)
+    layers = [Layer(attention(config, window=w, qkv_bias=True, default_kv_heads=32), mlp) for w in windows]
     return finished_model(config, identity, layers, tied=False)
 
 
@@ -86,7 +100,7 @@ def qwen_windows(config: Config) -> list[int | None]:
 
     Where it is on, ``layer_types`` decides, else layers from ``max_window_layers`` on slide.
     """
-    depth = config.integer("num_hidden_layers")
+    depth = config.depth("num_hidden_layers")
     window = config.optional_integer("sliding_window", default=4096)
     first = config.count("max_window_layers", 28)
     types = windowed_layers(config, depth)

@@ -23,7 +23,7 @@ def gpt2(config: Config, identity: Identity) -> Model:
     return finished_model(
         config,
         identity,
-        [Layer(attention, mlp)] * config.integer("n_layer", "num_hidden_layers", default=12),
+        [Layer(attention, mlp)] * config.depth("n_layer", "num_hidden_layers", default=12),
         tied=True,
         norm=Norm.LAYER,
         hidden_size=hidden,
@@ -48,7 +48,7 @@ def phi(config: Config, identity: Identity) -> Model:
     return finished_model(
         config,
         identity,
-        [layer] * config.integer("num_hidden_layers"),
+        [layer] * config.depth("num_hidden_layers"),
         tied=False,
         norm=Norm.LAYER,
         lm_head_bias=True,
@@ -59,7 +59,7 @@ def falcon(config: Config, identity: Identity) -> Model:
     """Falcon: one KV head (7B), or ``num_kv_heads`` in the new decoder (40B, 180B); parallel blocks."""
     hidden = config.integer("hidden_size", "n_embed")
     heads = config.integer("num_attention_heads", "n_head")
-    depth = config.integer("num_hidden_layers", "n_layer")
+    depth = config.depth("num_hidden_layers", "n_layer")
     new = config.flag("new_decoder_architecture", False)
     bias = config.flag("bias", False)
     attention = Attention(
@@ -93,6 +93,6 @@ def _falcon_kv_heads(config: Config, heads: int, new: bool) -> int:
 
 def _falcon_block(config: Config, new: bool) -> Block:
     norms = config.optional_integer("num_ln_in_parallel_attn") or (2 if new else 1)
-    if not config.flag("parallel_attn", True) and not new:
+    if not config.flag("parallel_attn", True):
         return Block.PRE_NORM
-    return Block.PARALLEL_TWO_NORMS if new and norms == 2 else Block.PARALLEL
+    return Block.PARALLEL_TWO_NORMS if norms == 2 else Block.PARALLEL

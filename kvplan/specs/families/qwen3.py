@@ -9,6 +9,7 @@ from kvplan.arch.layer import FeedForward, Layer, Mixer
 from kvplan.arch.mlp import MLP
 from kvplan.arch.model import Model
 from kvplan.specs.config import Config
+from kvplan.specs.document import shown
 from kvplan.specs.families.common import Identity, finished_model, head_dim
 from kvplan.specs.families.llama import attention, qwen_windows
 
@@ -19,30 +20,40 @@ def qwen3(config: Config, identity: Identity) -> Model:
     mlp = MLP(config.integer("intermediate_size"))
     layers = [
         Layer(
-            attention(config, window=w, qkv_bias=bias, out_bias=bias, qk_norm=True, default_head_dim=128), mlp
+            attention(
+                config,
+                window=window,
+                qkv_bias=bias,
+                out_bias=bias,
+                qk_norm=True,
+                default_kv_heads=32,
+                default_head_dim=128,
+            ),
+            mlp,
         )
-        for w in qwen_windows(config)
+        for window in qwen_windows(config)
     ]
     return finished_model(config, identity, layers, tied=False)
 
 
 def qwen3_moe(config: Config, identity: Identity) -> Model:
-    """Qwen 3 mixtures: heads of hidden / heads where the file does not say."""
+    """Qwen 3 mixtures: heads of hidden / heads where the file does not say; a window is in every layer."""
     config.only("qkv_bias", False, "attention_bias is the key this family reads")
     config.only("shared_expert_intermediate_size", 0, "this family has no shared expert")
     config.only("use_qk_norm", True, "queries and keys are normalised in this family")
     bias = config.flag("attention_bias", False)
-    mlps = _feed_forwards(config, shared_size=0)
-    layers = [
-        Layer(attention(config, window=w, qkv_bias=bias, out_bias=bias, qk_norm=True), mlp)
-        for w, mlp in zip(qwen_windows(config), mlps, strict=True)
-    ]
+    window = config.optional_integer("sliding_window", default=4096)
+    if not config.flag("use_sliding_window", False):
+        window = None
+    config.harmless("max_window_layers")
+    mixer = attention(config, window=window, qkv_bias=bias, out_bias=bias, qk_norm=True, default_kv_heads=4)
+    layers = [Layer(mixer, mlp) for mlp in _feed_forwards(config, shared_size=0)]
     return finished_model(config, identity, layers, tied=False)
 
 
 def qwen3_next(config: Config, identity: Identity) -> Model:
     """Qwen3-Next: three gated delta nets for each gated full attention, experts with a shared one."""
-    depth = config.integer("num_hidden_layers")
+    depth = config.depth("num_hidden_layers")
     mlps = _feed_forwards(config, config.integer("shared_expert_intermediate_size", default=512))
     mixers = [_gated_attention(config) if full else _delta_net(config) for full in _is_full(config, depth)]
     layers = [Layer(mixer, mlp) for mixer, mlp in zip(mixers, mlps, strict=True)]
@@ -83,12 +94,16 @@ def _delta_net(config: Config) -> Mixer:
 
 def _feed_forwards(config: Config, shared_size: int) -> list[FeedForward]:
     """Return each layer's block: experts every ``decoder_sparse_step`` layers but in ``mlp_only_layers``."""
-    depth = config.integer("num_hidden_layers")
+    depth = config.depth("num_hidden_layers")
     step = config.integer("decoder_sparse_step", default=1)
-    dense_layers = config.integers("mlp_only_layers")
+    dense_layers = frozenset(config.integers("mlp_only_layers"))
+    if wrong := sorted(dense_layers - frozenset(range(depth))):
+        config.refuse("mlp_only_layers", f"expected layers 0 to {depth - 1}, not {shown(wrong[0])}")
     dense = MLP(config.integer("intermediate_size"))
     experts = Experts(
-        num_experts=config.integer("num_experts", default=128 if not shared_size else 512),
+        num_experts=config.integer(
+            "num_experts", "num_local_experts", default=128 if not shared_size else 512
+        ),
         num_experts_per_tok=config.integer("num_experts_per_tok", default=8 if not shared_size else 10),
         moe_intermediate_size=config.integer("moe_intermediate_size"),
         shared_expert_intermediate_size=shared_size,

@@ -1,0 +1,42 @@
+"""Whether a model can be cut and packed the way a deployment asks."""
+
+from __future__ import annotations
+
+from kvplan.arch.model import Model
+from kvplan.arch.weight import Weight
+from kvplan.errors import UsageError
+from kvplan.storage import WeightFormat
+
+_SUGGESTED = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64)
+
+
+def refuse_impossible(model: Model, tensor_parallel: int, storage: WeightFormat) -> None:
+    """Refuse a tensor-parallel size or a weight format that no runtime can use with this model.
+
+    Raises:
+        UsageError: some tensor cannot be cut or packed; sizes that work are named.
+    """
+    tensors = [weight for weight, _ in model.weights()]
+    _refuse_idle_format(model, tensors, storage)
+    problem = _problem(tensors, tensor_parallel, storage)
+    if problem:
+        sizes = [str(n) for n in _SUGGESTED if not _problem(tensors, n, storage)]
+        raise UsageError(problem, hint=f"tensor parallel sizes that do: {', '.join(sizes)}")
+
+
+def _refuse_idle_format(model: Model, tensors: list[Weight], storage: WeightFormat) -> None:
+    if storage.applies_to and not any(weight.role in storage.applies_to for weight in tensors):
+        roles = " or ".join(sorted(role.value for role in storage.applies_to))
+        raise UsageError(f"{storage.name} stores {roles} weights only, and {model.name} has none")
+
+
+def _problem(tensors: list[Weight], ranks: int, storage: WeightFormat) -> str:
+    for weight in tensors:
+        if weight.split is not None and not weight.split.divides(ranks):
+            return weight.split.why_not(ranks)
+    for weight in tensors:
+        packed = weight.format_under(storage)
+        if packed is not None and not weight.packs_whole_tiles(packed, ranks):
+            piece = weight.on_rank(ranks).dimensions
+            return f"{weight.name} on each of {ranks} ranks is {piece}: not whole {packed.name} groups of 128"
+    return ""

@@ -1,0 +1,88 @@
+"""Which modules a command loads: start-up time, in a form that does not depend on the machine."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROBE = """
+import json, sys
+arguments = json.loads(sys.argv[1])
+sys.argv = ["kvplan", *arguments]
+from kvplan.__main__ import main
+try:
+    status = main()
+except SystemExit as stop:
+    status = stop.code
+sys.stdout.flush()
+print("\\n" + json.dumps([status, sorted(sys.modules)]), file=sys.stderr)
+"""
+
+
+def modules(arguments, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, json.dumps(arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=True,
+    )
+    status, loaded = json.loads(done.stderr.splitlines()[-1])
+    assert status == 0
+    return done.stdout, loaded
+
+
+def among(loaded, names):
+    return [name for name in names if any(m == name or m.startswith(f"{name}.") for m in loaded)]
+
+
+# Nothing draws yet; the names are here for the day something does.
+NEVER = ("matplotlib", "torch", "pandas", "requests", "urllib.request", "http.client")
+LIGHT = (*NEVER, "numpy", "yaml", "kvplan.plan", "kvplan.specs.model_file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent"),
+    [
+        pytest.param(["--version"], (*LIGHT, "typer", "pydantic", "rich", "kvplan.cli"), id="version"),
+        pytest.param(["--help"], LIGHT, id="help"),
+        pytest.param(["capacity", "--help"], LIGHT, id="capacity help"),
+        pytest.param(
+            ["capacity", "gemma-2-9b", "--gpu", "h100-sxm"], (*NEVER, "numpy", "pandas"), id="capacity"
+        ),
+        pytest.param(
+            ["capacity", "qwen3-next-80b-a3b", "--gpu", "h100-sxm", "--json"],
+            (*NEVER, "numpy", "rich.table"),
+            id="capacity json",
+        ),
+        pytest.param(["models", "list", "--format", "csv"], (*NEVER, "numpy"), id="models list"),
+        pytest.param(["gpus", "show", "t4"], (*NEVER, "numpy"), id="gpus show"),
+    ],
+)
+def test_a_command_loads_only_what_it_needs(arguments, absent):
+    out, loaded = modules(arguments)
+    assert out
+    assert among(loaded, absent) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected", "unexpected"),
+    [
+        ("kvplan capacity llama-3.1-", ["llama-3.1-405b", "llama-3.1-70b", "llama-3.1-8b"], "llama-2-7b"),
+        ("kvplan capacity gpt2 --gpu h100", ["h100-nvl", "h100-pcie", "h100-sxm"], "a10"),
+        ("kvplan models show gpt", ["gpt-oss-120b", "gpt-oss-20b", "gpt2", "gpt2-medium"], "phi-2"),
+        ("kvplan gpus show rtx40", ["rtx4080", "rtx4090"], "rtx3090"),
+    ],
+)
+def test_the_shell_completes_names_without_reading_files(words, expected, unexpected):
+    out, loaded = modules(
+        [],
+        _KVPLAN_COMPLETE="complete_bash",
+        COMP_WORDS=words,
+        COMP_CWORD=str(len(words.split()) - 1),
+    )
+    assert out.split() == expected
+    assert unexpected not in out
+    assert among(loaded, (*NEVER, "numpy", "yaml", "kvplan.plan", "kvplan.specs.model_file")) == []

@@ -1,0 +1,178 @@
+"""What the tests share: the bundled specs, plans of them, and the measured truth."""
+
+import csv
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import settings
+
+from kvplan.cli.app import main
+from kvplan.plan.capacity import plan_capacity
+from kvplan.plan.deployment import Contiguous, Deployment, Paged, Parallelism
+from kvplan.specs.catalog import Found, bundled_folder, load_gpu, load_model
+from kvplan.specs.config_json import import_config
+from kvplan.specs.families.common import Identity
+from kvplan.specs.strict_json import read_json
+from kvplan.storage import kv_format, state_layout, weight_format
+
+# The same examples on every run and machine; a slow machine is no failure.
+settings.register_profile("reproducible", derandomize=True, deadline=None)
+settings.load_profile("reproducible")
+
+DATA = Path(__file__).parent / "data"
+
+
+@cache
+def bundled_model(name):
+    path = bundled_folder() / "models" / f"{name}.yaml"
+    return load_model(Found(path.name, path))
+
+
+@cache
+def bundled_gpu(name):
+    path = bundled_folder() / "gpus" / f"{name}.yaml"
+    return load_gpu(Found(path.name, path))
+
+
+@cache
+def imported_model(relative_path, name="imported", source="a test"):
+    return import_config(read_json(DATA / relative_path), Identity(name, source))
+
+
+def make_plan(
+    model,
+    gpu="h100-sxm",
+    *,
+    tensor=1,
+    pipeline=1,
+    data=1,
+    weights="",
+    kv="bf16",
+    state="transformers",
+    block=16,
+    contiguous=False,
+    max_tokens=0,
+    utilization_bp=9_000,
+    chunk=8_192,
+    overhead=None,
+):
+    """Plan a model, bundled if given by name, on accelerators of one kind."""
+    planned = bundled_model(model) if isinstance(model, str) else model
+    longest = max_tokens or planned.max_position_embeddings
+    deployment = Deployment(
+        device=bundled_gpu(gpu) if isinstance(gpu, str) else gpu,
+        parallelism=Parallelism(tensor, pipeline, data),
+        weights=weight_format(weights or planned.weight_format or planned.dtype),
+        kv=kv_format(kv),
+        state=state_layout(state),
+        allocation=Contiguous(longest) if contiguous else Paged(block),
+        max_tokens=longest,
+        utilization_bp=utilization_bp,
+        chunk_tokens=chunk,
+        overhead_bytes=overhead,
+    )
+    return plan_capacity(planned, deployment)
+
+
+def walk_figure(quantity):
+    """Iterate over a figure and everything it was computed from."""
+    yield quantity
+    for below in (*quantity.inputs, *quantity.parts):
+        yield from walk_figure(below)
+
+
+@pytest.fixture(scope="session")
+def bundled():
+    """A function from a bundled model's name to the model."""
+    return bundled_model
+
+
+@pytest.fixture(scope="session")
+def gpu():
+    """A function from a bundled accelerator's name to the accelerator."""
+    return bundled_gpu
+
+
+@pytest.fixture(scope="session")
+def imported():
+    """A function from a config.json under tests/data to the model it describes."""
+    return imported_model
+
+
+@pytest.fixture(scope="session")
+def plan():
+    """A function that plans a model on accelerators; see :func:`make_plan`."""
+    return make_plan
+
+
+@pytest.fixture(scope="session")
+def walk():
+    """A function that iterates over a figure and all figures below it."""
+    return walk_figure
+
+
+@pytest.fixture
+def command(capsys):
+    """A function that runs a command line in this process: its exit status, output and error lines."""
+
+    def run(*arguments):
+        status = main(arguments)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err.splitlines()
+
+    return run
+
+
+# What pydantic, Python and a crash would say; none of it is written for the person who typed the command.
+NOT_OURS = ("Input should", "String should", "List should", "Value error", "[type=", "Errno", "Traceback")
+
+
+@pytest.fixture
+def refused(command):
+    """A function that runs a command line that must be refused: its lines on standard error."""
+
+    def run(*arguments, status=2):
+        found, out, lines = command(*arguments)
+        assert (found, out) == (status, "")
+        assert lines
+        assert all(line.isprintable() for line in lines)
+        assert lines[0].startswith("error: ")
+        assert all(line.startswith("       ") for line in lines[1:])
+        assert not any(words in line for words in NOT_OURS for line in lines)
+        return [line[7:] for line in lines]
+
+    return run
+
+
+def pytest_generate_tests(metafunc):
+    """Give a test one case for each bundled model, accelerator, measured model or real log it asks for."""
+    if "model_name" in metafunc.fixturenames:
+        metafunc.parametrize("model_name", bundled_names("models"))
+    if "gpu_name" in metafunc.fixturenames:
+        metafunc.parametrize("gpu_name", bundled_names("gpus"))
+    if "truth" in metafunc.fixturenames:
+        rows = read_data("model_truth.yaml")
+        metafunc.parametrize("truth", rows, ids=[row["model"] for row in rows])
+    if "published" in metafunc.fixturenames:
+        rows = [row for row in read_data("model_truth.yaml") if "published_total" in row]
+        metafunc.parametrize("published", rows, ids=[row["model"] for row in rows])
+    if "config_row" in metafunc.fixturenames:
+        with open(DATA / "hf_configs" / "SOURCES.csv", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        metafunc.parametrize("config_row", rows, ids=[row["name"] for row in rows])
+    if "engine_log" in metafunc.fixturenames:
+        rows = read_data("engine_logs.yaml")["logs"]
+        metafunc.parametrize("engine_log", rows, ids=[row["id"] for row in rows])
+
+
+def bundled_names(kind):
+    return sorted(path.stem for path in (bundled_folder() / kind).glob("*.yaml"))
+
+
+@cache
+def read_data(name):
+    return yaml.load(
+        (DATA / name).read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    )

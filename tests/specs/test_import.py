@@ -1,0 +1,202 @@
+"""From config.json to model: bundled files are their config's import, and the traps of each family."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from kvplan.arch.attention import Attention
+from kvplan.arch.experts import Experts
+from kvplan.arch.latent_attention import LatentAttention
+from kvplan.arch.mlp import MLP
+from kvplan.errors import SpecError
+from kvplan.specs.catalog import bundled_folder
+from kvplan.specs.config_json import FAMILIES, import_config
+from kvplan.specs.families.common import Identity
+from kvplan.specs.model_yaml import model_yaml
+from kvplan.specs.strict_json import read_json
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def test_every_bundled_model_has_its_config(model_name):
+    """So the two tests below cover them all."""
+    assert model_name in {row["name"] for row in bundled_sources()}
+
+
+def bundled_sources():
+    with (DATA / "hf_configs" / "SOURCES.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_bundled_model_is_its_configs_import(config_row, bundled, imported):
+    name = config_row["name"]
+    model = imported(f"hf_configs/{name}.json", name, config_row["source"])
+    assert model == bundled(name)
+
+
+def test_bundled_file_is_its_configs_import(config_row, imported):
+    name = config_row["name"]
+    model = imported(f"hf_configs/{name}.json", name, config_row["source"])
+    file = bundled_folder() / "models" / f"{name}.yaml"
+    assert file.read_text(encoding="utf-8") == model_yaml(model, schema=True)
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """A function that imports a bundled model's config.json with some keys changed, or removed."""
+
+    def read(name, removed=(), **keys):
+        original = DATA / "hf_configs" / f"{name}.json"
+        data = json.loads(original.read_text(encoding="utf-8")) | keys
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps({k: v for k, v in data.items() if k not in removed}), encoding="utf-8")
+        return import_config(read_json(path), Identity("changed", "a test"))
+
+    return read
+
+
+def windows(model):
+    return [layer.mixer.sliding_window for layer in model.layers]
+
+
+def test_a_head_is_as_wide_as_the_file_says(changed):
+    assert changed("llama-3.1-8b", head_dim=64).layers[0].mixer.head_dim == 64
+    assert changed("llama-3.1-8b", head_dim=None).layers[0].mixer.head_dim == 128  # 4,096 / 32
+    # Family defaults where the key is missing: Qwen 3 dense 128 (not 5,120 / 64), gpt-oss 64, Gemma 256.
+    assert changed("qwen3-32b", removed=["head_dim"]).layers[0].mixer.head_dim == 128
+    assert changed("gpt-oss-20b", removed=["head_dim"]).layers[0].mixer.head_dim == 64
+    assert changed("gemma-2-9b", removed=["head_dim"]).layers[0].mixer.head_dim == 256
+
+
+def test_missing_kv_heads_mean_one_per_query_head(changed):
+    assert changed("llama-3.1-8b", removed=["num_key_value_heads"]).layers[0].mixer.num_key_value_heads == 32
+
+
+def test_gemma_3_keys_left_out_are_the_class_defaults(bundled):
+    # gemma-3-4b's config names no heads, KV heads, head_dim or vocabulary: 8, 4, 256, 262,208.
+    model = bundled("gemma-3-4b")
+    assert model.layers[0].mixer == Attention(8, 4, 256, sliding_window=1_024, qk_norm=True)
+    assert model.vocab_size == 262_208
+
+
+def test_mistral_windows(changed):
+    assert set(windows(changed("mistral-7b-v0.1"))) == {4_096}
+    assert set(windows(changed("mistral-7b-v0.1", sliding_window=None))) == {None}
+    assert set(windows(changed("mistral-7b-v0.1", removed=["sliding_window"]))) == {4_096}
+    assert set(windows(changed("mixtral-8x7b", removed=["sliding_window"]))) == {None}
+
+
+def test_qwen_windows_are_off_unless_the_file_turns_them_on(changed):
+    off = changed("qwen2.5-7b", use_sliding_window=False, sliding_window=4_096, max_window_layers=0)
+    assert set(windows(off)) == {None}
+    on = changed("qwen2.5-7b", use_sliding_window=True, sliding_window=4_096, max_window_layers=20)
+    assert windows(on) == [None] * 20 + [4_096] * 8
+
+
+def test_layer_types_decide_which_layers_slide(changed):
+    types = ["full_attention"] * 40 + ["sliding_attention"] * 2
+    assert windows(changed("gemma-2-9b", layer_types=types)) == [None] * 40 + [4_096] * 2
+
+
+def test_gemma_patterns(bundled, changed):
+    assert windows(bundled("gemma-2-9b")) == [4_096, None] * 21
+    assert windows(bundled("gemma-3-27b")) == ([1_024] * 5 + [None]) * 10 + [1_024] * 2
+    every_other = changed("gemma-3-1b", sliding_window_pattern=2, removed=["layer_types"])
+    assert windows(every_other) == [512, None] * 13
+
+
+def test_missing_is_not_null_in_deepseek_v2(changed):
+    # The file says null: queries are projected directly. A copy without the key means the class default.
+    assert changed("deepseek-v2-lite").layers[0].mixer.q_lora_rank is None
+    dropped = changed("deepseek-v2-lite", removed=["q_lora_rank"])
+    assert dropped.layers[0].mixer.q_lora_rank == 1_536
+    assert dropped.parameters() == 15_748_993_024
+
+
+def test_latent_attention_ignores_the_number_of_kv_heads(changed):
+    model = changed("deepseek-v3", num_key_value_heads=1)
+    assert model.layers == changed("deepseek-v3").layers
+    assert model.layers[0].mixer == LatentAttention(128, 512, 128, 64, 128, 1_536)
+
+
+def test_dense_layers_come_first_in_deepseek(bundled):
+    kinds = [type(layer.mlp) for layer in bundled("deepseek-v3").layers]
+    assert kinds == [MLP] * 3 + [Experts] * 58
+
+
+def test_falcon_kv_heads(bundled, changed):
+    assert bundled("falcon-7b").layers[0].mixer.num_key_value_heads == 1
+    assert bundled("falcon-40b").layers[0].mixer.num_key_value_heads == 8
+    many = changed("falcon-7b", multi_query=False)
+    assert many.layers[0].mixer.num_key_value_heads == 71
+
+
+def test_qwen_moe_layers(changed):
+    model = changed("qwen3-30b-a3b", mlp_only_layers=[0, 5], decoder_sparse_step=2)
+    dense = [i for i, layer in enumerate(model.layers) if isinstance(layer.mlp, MLP)]
+    assert dense == sorted({0, 5} | set(range(0, 48, 2)))
+
+
+def test_qwen3_next_layers(changed):
+    kinds = [isinstance(layer.mixer, Attention) for layer in changed("qwen3-next-80b-a3b").layers]
+    assert kinds == [False, False, False, True] * 12
+    halves = changed("qwen3-next-80b-a3b", full_attention_interval=2, removed=["layer_types"])
+    assert [isinstance(layer.mixer, Attention) for layer in halves.layers] == [False, True] * 24
+
+
+@pytest.mark.parametrize(
+    ("name", "tied"),
+    [("llama-3.1-8b", False), ("gemma-2-9b", True), ("gpt2", True), ("falcon-7b", True), ("phi-2", False)],
+)
+def test_tied_by_family_default_and_by_the_file(name, tied, changed):
+    without = changed(name, removed=["tie_word_embeddings"])
+    assert without.tie_word_embeddings is tied
+    other = changed(name, tie_word_embeddings=not tied)
+    head = other.vocab_size * other.hidden_size
+    assert other.parameters() - without.parameters() == (head if tied else -head)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "dtype"),
+    [("torch_dtype", "float16", "fp16"), ("dtype", "float32", "fp32"), ("torch_dtype", "bfloat16", "bf16")],
+)
+def test_dtype_under_either_name(key, value, dtype, changed):
+    assert changed("llama-3.1-8b", removed={"torch_dtype", "dtype"} - {key}, **{key: value}).dtype == dtype
+
+
+def test_released_formats(bundled):
+    assert bundled("deepseek-v3").weight_format == "fp8-block"
+    assert bundled("gpt-oss-20b").weight_format == "mxfp4"
+    assert bundled("llama-3.1-8b").weight_format == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        ("llama-3.1-8b", {"model_type": "lama"}, "model_type 'lama' is not understood (did you mean llama"),
+        ("llama-3.1-8b", {"cache_every": 2}, "cache_every: this key is not understood"),
+        ("llama-3.1-8b", {"num_attention_heads": 31}, "hidden_size (4096) is no multiple of 31 heads"),
+        ("deepseek-v3", {"moe_layer_freq": 2}, "moe_layer_freq: 2 is not understood"),
+        ("gemma-2-9b", {"layer_types": ["full_attention"]}, "layer_types: has 1 entries for 42 layers"),
+        (
+            "llama-3.1-8b",
+            {"quantization_config": {"quant_method": "awq"}},
+            "quant_method 'awq' is not understood",
+        ),
+    ],
+)
+def test_what_would_change_the_numbers_is_refused_by_name(name, keys, message, changed):
+    with pytest.raises(SpecError) as error:
+        changed(name, **keys)
+    assert message in error.value.message
+
+
+def test_every_family_is_exercised_by_a_real_file():
+    found = {
+        json.loads(path.read_text(encoding="utf-8")).get("model_type")
+        for folder in ("hf_configs", "more_hf_configs")
+        for path in (DATA / folder).glob("*.json")
+    }
+    assert found >= set(FAMILIES)

@@ -1,0 +1,279 @@
+"""Model files with mistakes: each gives one line for each mistake, with its place and what was expected."""
+
+# ruff: noqa: E501 - one line a case, its whole message on it
+
+import pytest
+
+TINY = """\
+name: tiny
+source: made up for tests
+torch_dtype: bfloat16
+hidden_size: 64
+vocab_size: 256
+max_position_embeddings: 128
+kinds:
+  slides:
+    attention:
+      num_attention_heads: 4
+      num_key_value_heads: 2
+      head_dim: 16
+      sliding_window: 32
+    mlp:
+      intermediate_size: 128
+  mixes:
+    latent_attention:
+      num_attention_heads: 4
+      kv_lora_rank: 32
+      qk_nope_head_dim: 16
+      qk_rope_head_dim: 8
+      v_head_dim: 16
+    experts:
+      num_experts: 8
+      num_experts_per_tok: 2
+      moe_intermediate_size: 32
+  recurs:
+    gated_delta_net:
+      linear_num_key_heads: 2
+      linear_num_value_heads: 4
+      linear_key_head_dim: 8
+      linear_value_head_dim: 8
+      linear_conv_kernel_dim: 4
+    mlp:
+      intermediate_size: 128
+    block: sandwich
+layers:
+  - repeat: 2
+    pattern: [slides, mixes]
+  - pattern: [recurs]
+vision_config:
+  hidden_size: 32
+  intermediate_size: 64
+  num_hidden_layers: 2
+  num_attention_heads: 4
+  image_size: 28
+  patch_size: 14
+"""
+
+# fmt: off
+EDITS = [
+    pytest.param([("hidden_size: 64", 'hidden_size: "4096 "')], ["4:14: hidden_size: expected a whole number, not '4096 '"], id="hidden_size is text with a space"),
+    pytest.param([("hidden_size: 64", 'hidden_size: "4096"')], ["4:14: hidden_size: expected a whole number, not '4096'"], id="hidden_size is text of digits"),
+    pytest.param([("hidden_size: 64", "hidden_size: 4096.0")], ["4:14: hidden_size: expected a whole number, not 4096.0"], id="hidden_size is a float"),
+    pytest.param([("hidden_size: 64", "hidden_size: 1e3")], ["4:14: hidden_size: expected a whole number, not 1000.0"], id="hidden_size is an exponent"),
+    pytest.param([("hidden_size: 64", "hidden_size: true")], ["4:14: hidden_size: expected a whole number, not true"], id="hidden_size is true"),
+    pytest.param([("hidden_size: 64", "hidden_size: null")], ["4:14: hidden_size: expected a whole number, not nothing"], id="hidden_size is null"),
+    pytest.param([("hidden_size: 64", "hidden_size: ")], ["4:13: hidden_size: expected a whole number, not nothing"], id="hidden_size is nothing"),
+    pytest.param([("hidden_size: 64", "hidden_size: [64]")], ["4:14: hidden_size: expected a whole number, not a list"], id="hidden_size is a list"),
+    pytest.param([("hidden_size: 64", "hidden_size: {a: 1}")], ["4:14: hidden_size: expected a whole number, not a mapping"], id="hidden_size is a mapping"),
+    pytest.param([("hidden_size: 64", "hidden_size: sixty-four")], ["4:14: hidden_size: expected a whole number, not 'sixty-four'"], id="hidden_size is a word"),
+    pytest.param([("hidden_size: 64", "hidden_size: 0")], ["4:14: hidden_size: must be at least 1, not 0"], id="hidden_size is zero"),
+    pytest.param([("hidden_size: 64", "hidden_size: -64")], ["4:14: hidden_size: must be at least 1, not -64"], id="hidden_size is negative"),
+    pytest.param([("hidden_size: 64", "hidden_size: 2147483649")], ["4:14: hidden_size: must be at most 2,147,483,648, not 2147483649"], id="hidden_size is past 2^31"),
+    pytest.param([("hidden_size: 64", "hidden_size: 9223372036854775808")], ["4:14: hidden_size: must be at most 2,147,483,648, not 9223372036854775808"], id="hidden_size is past int64"),
+    pytest.param([("hidden_size: 64", "hidden_size: 999999999999999999999999999999")], ["4:14: hidden_size: must be at most 2,147,483,648, not 999999999999999999999999999999"], id="hidden_size is thirty digits"),
+    pytest.param([("hidden_size: 64", "hidden_size: 9999999999999999999999999999999")], ["4:14: integer of 31 digits: at most 30 are allowed"], id="hidden_size is thirty-one digits"),
+    pytest.param([("hidden_size: 64", "hidden_size: 0100")], ["4:14: '0100' could be read as octal: write it without the leading zero, or put it in quotes"], id="hidden_size is octal"),
+    pytest.param([("hidden_size: 64", "hidden_size: 4_096")], ["4:14: '4_096' is a number with underscores: write it without them, or put it in quotes"], id="hidden_size is underscores"),
+    pytest.param([("hidden_size: 64", "hidden_size: .nan")], ["4:14: '.nan' is not a finite number"], id="hidden_size is not a number"),
+    pytest.param([("hidden_size: 64", "hidden_size: 1:30")], ["4:14: '1:30' could be read as a number in base 60: put it in quotes"], id="hidden_size is base 60"),
+    pytest.param([("num_attention_heads: 4", 'num_attention_heads: "4"')], ["10:28: kinds.slides.attention.num_attention_heads: expected a whole number, not '4'"], id="heads are text"),
+    pytest.param([("num_attention_heads: 4", "num_attention_heads: 4.0")], ["10:28: kinds.slides.attention.num_attention_heads: expected a whole number, not 4.0"], id="heads are a float"),
+    pytest.param([("num_attention_heads: 4", "num_attention_heads: true")], ["10:28: kinds.slides.attention.num_attention_heads: expected a whole number, not true"], id="heads are true"),
+    pytest.param([("num_attention_heads: 4", "num_attention_heads: null")], ["10:28: kinds.slides.attention.num_attention_heads: expected a whole number, not nothing"], id="heads are null"),
+    pytest.param([("num_attention_heads: 4", "num_attention_heads: 0")], ["10:28: kinds.slides.attention.num_attention_heads: must be at least 1, not 0"], id="heads are zero"),
+    pytest.param([("num_attention_heads: 4", "num_attention_heads: -4")], ["10:28: kinds.slides.attention.num_attention_heads: must be at least 1, not -4"], id="heads are negative"),
+    pytest.param([("num_attention_heads: 4", "num_attention_heads: 100000000000000000000000000000")], ["10:28: kinds.slides.attention.num_attention_heads: must be at most 2,147,483,648, not 100000000000000000000000000000"], id="heads are huge"),
+    pytest.param([("num_attention_heads: 4", "num_attention_heads: 3")], ["10:28: kinds.slides.attention.num_attention_heads: must be a multiple of num_key_value_heads (2), not 3"], id="heads are no multiple of the KV heads"),
+    pytest.param([("head_dim: 16", "head_dim: 0")], ["12:17: kinds.slides.attention.head_dim: must be at least 1, not 0"], id="head_dim zero"),
+    pytest.param([("head_dim: 16", "head_dim: 5000000000")], ["12:17: kinds.slides.attention.head_dim: must be at most 2,147,483,648, not 5000000000"], id="head_dim past 2^31"),
+    pytest.param([("sliding_window: 32", "sliding_window: 0")], ["13:23: kinds.slides.attention.sliding_window: must be at least 1, not 0"], id="window zero"),
+    pytest.param([("sliding_window: 32", "sliding_window: -1")], ["13:23: kinds.slides.attention.sliding_window: must be at least 1, not -1"], id="window negative"),
+    pytest.param([("sliding_window: 32", "sliding_window: 999999999999999999999999999999")], ["13:23: kinds.slides.attention.sliding_window: must be at most 2,147,483,648, not 999999999999999999999999999999"], id="window huge"),
+    pytest.param([("sliding_window: 32", 'sliding_window: "32"')], ["13:23: kinds.slides.attention.sliding_window: expected a whole number, not '32'"], id="window text"),
+    pytest.param([("head_dim: 16", "head_dim: 0"), ("num_key_value_heads: 2", "num_key_value_heads: -2")], ["11:28: kinds.slides.attention.num_key_value_heads: must be at least 1, not -2", "12:17: kinds.slides.attention.head_dim: must be at least 1, not 0"], id="two sizes of one layer"),
+    pytest.param([("intermediate_size: 128", "intermediate_size: 0")], ["15:26: kinds.slides.mlp.intermediate_size: must be at least 1, not 0"], id="MLP width zero"),
+    pytest.param([("intermediate_size: 128\n", 'intermediate_size: 128\n      gated: "true"\n')], ["16:14: kinds.slides.mlp.gated: expected true or false, not 'true'"], id="gated is text"),
+    pytest.param([("intermediate_size: 128\n", "intermediate_size: 128\n      gated: 1\n")], ["16:14: kinds.slides.mlp.gated: expected true or false, not 1"], id="gated is 1"),
+    pytest.param([("num_experts: 8", "num_experts: 0")], ["24:20: kinds.mixes.experts.num_experts: must be at least 1, not 0"], id="experts zero"),
+    pytest.param([("num_experts: 8", "num_experts: 99999999999")], ["24:20: kinds.mixes.experts.num_experts: must be at most 2,147,483,648, not 99999999999"], id="experts past 2^31"),
+    pytest.param([("num_experts_per_tok: 2", "num_experts_per_tok: 9")], ["25:28: kinds.mixes.experts.num_experts_per_tok: must be at most num_experts (8), not 9"], id="experts per token more than experts"),
+    pytest.param([("num_experts_per_tok: 2", "num_experts_per_tok: 0")], ["25:28: kinds.mixes.experts.num_experts_per_tok: must be at least 1, not 0"], id="experts per token zero"),
+    pytest.param([("moe_intermediate_size: 32\n", "moe_intermediate_size: 32\n      shared_expert_intermediate_size: -1\n")], ["27:40: kinds.mixes.experts.shared_expert_intermediate_size: must be at least 1, not -1"], id="shared expert negative"),
+    pytest.param([("moe_intermediate_size: 32\n", "moe_intermediate_size: 32\n      shared_expert_intermediate_size: 99999999999\n")], ["27:40: kinds.mixes.experts.shared_expert_intermediate_size: must be at most 2,147,483,648, not 99999999999"], id="shared expert huge"),
+    pytest.param([("moe_intermediate_size: 32\n", "moe_intermediate_size: 32\n      shared_expert_gate: true\n")], ["27:27: kinds.mixes.experts.shared_expert_gate: needs a shared_expert_intermediate_size"], id="gate without shared expert"),
+    pytest.param([("kv_lora_rank: 32", "kv_lora_rank: 0")], ["19:21: kinds.mixes.latent_attention.kv_lora_rank: must be at least 1, not 0"], id="latent rank zero"),
+    pytest.param([("v_head_dim: 16\n", "v_head_dim: 16\n      q_lora_rank: 0\n")], ["23:20: kinds.mixes.latent_attention.q_lora_rank: must be at least 1, not 0"], id="query rank zero"),
+    pytest.param([("linear_num_value_heads: 4", "linear_num_value_heads: 3")], ["30:31: kinds.recurs.gated_delta_net.linear_num_value_heads: must be a multiple of linear_num_key_heads (2), not 3"], id="value heads no multiple"),
+    pytest.param([("linear_conv_kernel_dim: 4", "linear_conv_kernel_dim: -4")], ["33:31: kinds.recurs.gated_delta_net.linear_conv_kernel_dim: must be at least 1, not -4"], id="conv kernel negative"),
+    pytest.param([("image_size: 28", "image_size: 29")], ["46:15: vision_config.image_size: must be a multiple of patch_size (14), not 29"], id="image no multiple of patch"),
+    pytest.param([("patch_size: 14", "patch_size: 0")], ["47:15: vision_config.patch_size: must be at least 1, not 0"], id="patch zero"),
+    pytest.param([("  num_hidden_layers: 2", "  num_hidden_layers: 99999999999")], ["44:22: vision_config.num_hidden_layers: must be at most 2,147,483,648, not 99999999999"], id="tower layers huge"),
+    pytest.param([("name: tiny\n", "")], ["1:1: 'name' is required"], id="missing name"),
+    pytest.param([("source: made up for tests\n", "")], ["1:1: 'source' is required"], id="missing source"),
+    pytest.param([("torch_dtype: bfloat16\n", "")], ["1:1: 'torch_dtype' is required"], id="missing torch_dtype"),
+    pytest.param([("hidden_size: 64\n", "")], ["1:1: 'hidden_size' is required"], id="missing hidden_size"),
+    pytest.param([("vocab_size: 256\n", "")], ["1:1: 'vocab_size' is required"], id="missing vocab_size"),
+    pytest.param([("max_position_embeddings: 128\n", "")], ["1:1: 'max_position_embeddings' is required"], id="missing max_position_embeddings"),
+    pytest.param([("kinds:\n  slides:\n    attention:\n      num_attention_heads: 4\n      num_key_value_heads: 2\n      head_dim: 16\n      sliding_window: 32\n    mlp:\n      intermediate_size: 128\n  mixes:\n    latent_attention:\n      num_attention_heads: 4\n      kv_lora_rank: 32\n      qk_nope_head_dim: 16\n      qk_rope_head_dim: 8\n      v_head_dim: 16\n    experts:\n      num_experts: 8\n      num_experts_per_tok: 2\n      moe_intermediate_size: 32\n  recurs:\n    gated_delta_net:\n      linear_num_key_heads: 2\n      linear_num_value_heads: 4\n      linear_key_head_dim: 8\n      linear_value_head_dim: 8\n      linear_conv_kernel_dim: 4\n    mlp:\n      intermediate_size: 128\n    block: sandwich\n", "")], ["1:1: 'kinds' is required"], id="missing kinds"),
+    pytest.param([("layers:\n  - repeat: 2\n    pattern: [slides, mixes]\n  - pattern: [recurs]\n", "")], ["1:1: 'layers' is required"], id="missing layers"),
+    pytest.param([("      num_attention_heads: 4\n", "")], ["9:5: kinds.slides.attention: 'num_attention_heads' is required"], id="missing heads"),
+    pytest.param([("      num_experts: 8\n", "")], ["23:5: kinds.mixes.experts: 'num_experts' is required"], id="missing expert count"),
+    pytest.param([("      kv_lora_rank: 32\n", "")], ["17:5: kinds.mixes.latent_attention: 'kv_lora_rank' is required"], id="missing latent rank"),
+    pytest.param([("    pattern: [slides, mixes]\n", "")], ["38:5: layers[0]: 'pattern' is required"], id="missing pattern"),
+    pytest.param([("  patch_size: 14\n", "")], ["41:1: vision_config: 'patch_size' is required"], id="missing patch_size"),
+    pytest.param([("name: tiny", "name: Tiny")], ["1:7: name: 'Tiny' is no name: up to 64 lower-case letters, digits and . _ -, beginning with a letter or a digit"], id="name with capitals"),
+    pytest.param([("name: tiny", "name: a b")], ["1:7: name: 'a b' is no name: up to 64 lower-case letters, digits and . _ -, beginning with a letter or a digit"], id="name with a space"),
+    pytest.param([("name: tiny", "name: -tiny")], ["1:7: name: '-tiny' is no name: up to 64 lower-case letters, digits and . _ -, beginning with a letter or a digit"], id="name beginning with a dash"),
+    pytest.param([("name: tiny", "name: ../tiny")], ["1:7: name: '../tiny' is no name: up to 64 lower-case letters, digits and . _ -, beginning with a letter or a digit"], id="name of a path"),
+    pytest.param([("name: tiny", "name: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx")], ["1:7: name: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...' is no name: up to 64 lower-case letters, digits and . _ -, beginning with a letter or a digit"], id="name too long"),
+    pytest.param([("name: tiny", 'name: ""')], ["1:7: name: '' is no name: up to 64 lower-case letters, digits and . _ -, beginning with a letter or a digit"], id="name empty"),
+    pytest.param([("name: tiny", "name: null")], ["1:7: name: expected text, not nothing"], id="name null"),
+    pytest.param([("name: tiny", "name: 3")], ["1:7: name: expected text, not 3"], id="name a number"),
+    pytest.param([("name: tiny", "name: [tiny]")], ["1:7: name: expected text, not a list"], id="name a list"),
+    pytest.param([("source: made up for tests", 'source: ""')], ["2:9: source: must not be empty"], id="source empty"),
+    pytest.param([("source: made up for tests", 'source: "   "')], ["2:9: source: must not be empty"], id="source blank"),
+    pytest.param([("source: made up for tests", "source: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx")], ["2:9: source: must have at most 2,000 characters, not 2,001"], id="source too long"),
+    pytest.param([("source: made up for tests", "source: 3")], ["2:9: source: expected text, not 3"], id="source a number"),
+    pytest.param([("source: made up for tests", 'source: "a\\e[31m"')], ["2:9: source: holds an unprintable character"], id="source with an escape"),
+    pytest.param([("torch_dtype: bfloat16", "torch_dtype: bf16")], ["3:14: torch_dtype: 'bf16' is not one of bfloat16, float16, float32 (did you mean bfloat16?)"], id="dtype of torch shorthand"),
+    pytest.param([("torch_dtype: bfloat16", "torch_dtype: float64")], ["3:14: torch_dtype: 'float64' is not one of bfloat16, float16, float32 (did you mean float16, bfloat16, float32?)"], id="dtype unknown"),
+    pytest.param([("torch_dtype: bfloat16", "torch_dtype: null")], ["3:14: torch_dtype: expected one of bfloat16, float16, float32, not nothing"], id="dtype null"),
+    pytest.param([("torch_dtype: bfloat16", "torch_dtype: 16")], ["3:14: torch_dtype: expected one of bfloat16, float16, float32, not 16"], id="dtype a number"),
+    pytest.param([("torch_dtype: bfloat16", "torch_dtype: [bfloat16]")], ["3:14: torch_dtype: expected one of bfloat16, float16, float32, not a list"], id="dtype a list"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\nnorm: layernorm\n")], ["5:7: norm: 'layernorm' is not one of rms_norm, layer_norm (did you mean layer_norm?)"], id="norm misspelt"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\nnorm: null\n")], ["5:7: norm: expected one of rms_norm, layer_norm, not nothing"], id="norm null"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\nweight_format: int4\n")], ["5:16: weight_format: 'int4' is not one of fp8-block, mxfp4"], id="weight format unknown"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\ntie_word_embeddings: 1\n")], ["5:22: tie_word_embeddings: expected true or false, not 1"], id="tied is 1"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\ntie_word_embeddings: yes\n")], ["5:22: 'yes' could be read as true: write true, or put it in quotes"], id="tied is yes"),
+    pytest.param([("hidden_size: 64\n", 'hidden_size: 64\ntie_word_embeddings: "true"\n')], ["5:22: tie_word_embeddings: expected true or false, not 'true'"], id="tied is quoted"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\nlearned_positions: 0\n")], ["5:20: learned_positions: must be at least 1, not 0"], id="learned positions zero"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\nlearned_positions: 64\n")], ["5:20: learned_positions: must be at least max_position_embeddings (128), not 64"], id="learned positions fewer than the context"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\nhidden_sise: 3\n")], ["5:1: 'hidden_sise' is not a key known here (did you mean hidden_size?)"], id="unknown key: close"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\nName: x\n")], ["5:1: 'Name' is not a key known here (did you mean name?)"], id="unknown key: capital"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\nzzz: 3\n")], ["5:1: 'zzz' is not a key known here (expected one of name, source, torch_dtype, weight_format, hidden_size, vocab_size, max_position_embeddings, norm, tie_word_embeddings, learned_positions, lm_head_bias, kinds, layers, vision_config)"], id="unknown key: nothing like it"),
+    pytest.param([("hidden_size: 64\n", 'hidden_size: 64\n"": 3\n')], ["5:1: '' is not a key known here (expected one of name, source, torch_dtype, weight_format, hidden_size, vocab_size, max_position_embeddings, norm, tie_word_embeddings, learned_positions, lm_head_bias, kinds, layers, vision_config)"], id="unknown key: empty"),
+    pytest.param([("hidden_size: 64\n", 'hidden_size: 64\n"a\\e": 3\n')], ["5:1: 'a\\x1b' is not a key known here (expected one of name, source, torch_dtype, weight_format, hidden_size, vocab_size, max_position_embeddings, norm, tie_word_embeddings, learned_positions, lm_head_bias, kinds, layers, vision_config)"], id="unknown key: control character"),
+    pytest.param([("hidden_size: 64\n", 'hidden_size: 64\n"a\\nb": 3\n')], ["5:1: 'a\\nb' is not a key known here (expected one of name, source, torch_dtype, weight_format, hidden_size, vocab_size, max_position_embeddings, norm, tie_word_embeddings, learned_positions, lm_head_bias, kinds, layers, vision_config)"], id="unknown key: line break"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\nkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk: 3\n")], ["5:1: 'kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk...' is not a key known here (expected one of name, source, torch_dtype, weight_format, hidden_size, vocab_size, max_position_embeddings, norm, tie_word_embeddings, learned_positions, lm_head_bias, kinds, layers, vision_config)"], id="unknown key: long"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\nx: &a 3\n")], ["5:4: anchors (&name) are not allowed: remove it"], id="anchor"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\nx: !!int 3\n")], ["5:4: tags (!name) are not allowed: remove it"], id="tag"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\nx: *b\n")], ["5:4: aliases (*name) are not allowed: write the value out again"], id="alias"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\n<<: {a: 1}\n")], ["5:1: merge keys (<<) are not allowed: write the keys out"], id="merge key"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\nhidden_size: 65\n")], ["5:1: duplicate key 'hidden_size' (first at line 4)"], id="duplicate key"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\n? [a]\n: 3\n")], ["5:3: a key must be text, not a list or a mapping"], id="key is a list"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\n3: 3\n")], ["5:1: the unquoted key '3' is not text: put it in quotes"], id="key is a number"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\n: 3\n")], ["5:1: expected a 'key: value' here: check the indentation and the brackets"], id="key is missing"),
+    pytest.param([("hidden_size: 64\n", "hidden_size: 64\n\tx: 3\n")], ["5:1: a tab cannot indent: use spaces"], id="tab"),
+    pytest.param([("    mlp:\n", "    blok: sandwich\n    mlp:\n")], ["14:5: kinds.slides: 'blok' is not a key of slides (did you mean block?)"], id="kind: unknown key, close"),
+    pytest.param([("    mlp:\n", "    zzz: 3\n    mlp:\n")], ["14:5: kinds.slides: 'zzz' is not a key of slides (expected one of attention, latent_attention, gated_delta_net, mlp, experts, block)"], id="kind: unknown key, far"),
+    pytest.param([("    mlp:\n", "    num_attention_heads: 4\n    mlp:\n")], ["14:5: kinds.slides: 'num_attention_heads' is not a key of slides (did you mean attention, latent_attention?)"], id="kind: key of another level"),
+    pytest.param([("    mlp:\n", "    block: sandwhich\n    mlp:\n")], ["14:12: kinds.slides.block: 'sandwhich' is not one of pre_norm, sandwich, parallel, parallel_two_norms (did you mean sandwich?)"], id="kind: block misspelt"),
+    pytest.param([("    mlp:\n", "    block: null\n    mlp:\n")], ["14:12: kinds.slides.block: expected one of pre_norm, sandwich, parallel, parallel_two_norms, not nothing"], id="kind: block null"),
+    pytest.param([("    mlp:\n", "    latent_attention: {num_attention_heads: 4, kv_lora_rank: 2, qk_nope_head_dim: 2, qk_rope_head_dim: 2, v_head_dim: 2}\n    mlp:\n")], ["8:3: kinds.slides: expected exactly one of attention, latent_attention, gated_delta_net; found attention and latent_attention"], id="kind: two mixers"),
+    pytest.param([("    mlp:\n", "    latent_attention: 3\n    mlp:\n")], ["14:23: kinds.slides.latent_attention: expected a mapping, not 3"], id="kind: mixer is a number"),
+    pytest.param([("    mlp:\n", "    latent_attention: []\n    mlp:\n")], ["14:23: kinds.slides.latent_attention: expected a mapping, not a list"], id="kind: mixer is a list"),
+    pytest.param([("    mlp:\n", "    experts: {num_experts: 8, num_experts_per_tok: 2, moe_intermediate_size: 32}\n    mlp:\n")], ["8:3: kinds.slides: expected exactly one of mlp, experts; found mlp and experts"], id="kind: two feed-forwards"),
+    pytest.param([("    mlp:\n      intermediate_size: 128\n", "")], ["8:3: kinds.slides: expected exactly one of mlp, experts; found none"], id="kind: no feed-forward"),
+    pytest.param([("    attention:\n      num_attention_heads: 4\n      num_key_value_heads: 2\n      head_dim: 16\n      sliding_window: 32\n", "")], ["8:3: kinds.slides: expected exactly one of attention, latent_attention, gated_delta_net; found none"], id="kind: no mixer"),
+    pytest.param([("kinds:\n  slides:\n    attention:\n      num_attention_heads: 4\n      num_key_value_heads: 2\n      head_dim: 16\n      sliding_window: 32\n    mlp:\n      intermediate_size: 128\n  mixes:\n    latent_attention:\n      num_attention_heads: 4\n      kv_lora_rank: 32\n      qk_nope_head_dim: 16\n      qk_rope_head_dim: 8\n      v_head_dim: 16\n    experts:\n      num_experts: 8\n      num_experts_per_tok: 2\n      moe_intermediate_size: 32\n  recurs:\n    gated_delta_net:\n      linear_num_key_heads: 2\n      linear_num_value_heads: 4\n      linear_key_head_dim: 8\n      linear_value_head_dim: 8\n      linear_conv_kernel_dim: 4\n    mlp:\n      intermediate_size: 128\n    block: sandwich\n", "kinds:\n  slides: {}\n")], ["8:3: kinds.slides: expected exactly one of attention, latent_attention, gated_delta_net; found none", "8:3: kinds.slides: expected exactly one of mlp, experts; found none"], id="kind: empty"),
+    pytest.param([("kinds:\n  slides:\n    attention:\n      num_attention_heads: 4\n      num_key_value_heads: 2\n      head_dim: 16\n      sliding_window: 32\n    mlp:\n      intermediate_size: 128\n  mixes:\n    latent_attention:\n      num_attention_heads: 4\n      kv_lora_rank: 32\n      qk_nope_head_dim: 16\n      qk_rope_head_dim: 8\n      v_head_dim: 16\n    experts:\n      num_experts: 8\n      num_experts_per_tok: 2\n      moe_intermediate_size: 32\n  recurs:\n    gated_delta_net:\n      linear_num_key_heads: 2\n      linear_num_value_heads: 4\n      linear_key_head_dim: 8\n      linear_value_head_dim: 8\n      linear_conv_kernel_dim: 4\n    mlp:\n      intermediate_size: 128\n    block: sandwich\n", "kinds:\n  slides: null\n")], ["8:11: kinds.slides: expected a mapping, not nothing"], id="kind: null"),
+    pytest.param([("kinds:\n", "kinds:\n  unused:\n    attention: {num_attention_heads: 2, num_key_value_heads: 2, head_dim: 4}\n    mlp: {intermediate_size: 3}\n")], ["8:3: kinds.unused: is in no layer"], id="kind: in no layer"),
+    pytest.param([("kinds:\n  slides:\n    attention:\n      num_attention_heads: 4\n      num_key_value_heads: 2\n      head_dim: 16\n      sliding_window: 32\n    mlp:\n      intermediate_size: 128\n  mixes:\n    latent_attention:\n      num_attention_heads: 4\n      kv_lora_rank: 32\n      qk_nope_head_dim: 16\n      qk_rope_head_dim: 8\n      v_head_dim: 16\n    experts:\n      num_experts: 8\n      num_experts_per_tok: 2\n      moe_intermediate_size: 32\n  recurs:\n    gated_delta_net:\n      linear_num_key_heads: 2\n      linear_num_value_heads: 4\n      linear_key_head_dim: 8\n      linear_value_head_dim: 8\n      linear_conv_kernel_dim: 4\n    mlp:\n      intermediate_size: 128\n    block: sandwich\n", "kinds: {}\n")], ["7:8: kinds: must not be empty"], id="kinds: empty"),
+    pytest.param([("kinds:\n  slides:\n    attention:\n      num_attention_heads: 4\n      num_key_value_heads: 2\n      head_dim: 16\n      sliding_window: 32\n    mlp:\n      intermediate_size: 128\n  mixes:\n    latent_attention:\n      num_attention_heads: 4\n      kv_lora_rank: 32\n      qk_nope_head_dim: 16\n      qk_rope_head_dim: 8\n      v_head_dim: 16\n    experts:\n      num_experts: 8\n      num_experts_per_tok: 2\n      moe_intermediate_size: 32\n  recurs:\n    gated_delta_net:\n      linear_num_key_heads: 2\n      linear_num_value_heads: 4\n      linear_key_head_dim: 8\n      linear_value_head_dim: 8\n      linear_conv_kernel_dim: 4\n    mlp:\n      intermediate_size: 128\n    block: sandwich\n", "kinds: []\n")], ["7:8: kinds: expected a mapping, not a list"], id="kinds: a list"),
+    pytest.param([("      head_dim: 16\n", "      head_dim: 16\n      num_kv_heads: 2\n")], ["13:7: kinds.slides.attention: 'num_kv_heads' is not a key of attention (did you mean num_key_value_heads, num_attention_heads?)"], id="attention: unknown key"),
+    pytest.param([("      intermediate_size: 128\n", "      intermediate_size: 128\n      intermediate: 3\n")], ["16:7: kinds.slides.mlp: 'intermediate' is not a key of mlp (did you mean intermediate_size?)"], id="mlp: unknown key"),
+    pytest.param([("      num_experts: 8\n", "      num_experts: 8\n      n_experts: 3\n")], ["25:7: kinds.mixes.experts: 'n_experts' is not a key of experts (did you mean num_experts, expert_bias, num_experts_per_tok?)"], id="experts: unknown key"),
+    pytest.param([("      kv_lora_rank: 32\n", "      kv_lora_rank: 32\n      kv_lora: 3\n")], ["20:7: kinds.mixes.latent_attention: 'kv_lora' is not a key of latent_attention (did you mean kv_lora_rank?)"], id="latent attention: unknown key"),
+    pytest.param([("      linear_num_key_heads: 2\n", "      linear_num_key_heads: 2\n      linear_key_heads: 3\n")], ["30:7: kinds.recurs.gated_delta_net: 'linear_key_heads' is not a key of gated_delta_net (did you mean linear_num_key_heads, linear_key_head_dim, linear_num_value_heads?)"], id="delta net: unknown key"),
+    pytest.param([("  patch_size: 14\n", "  patch_size: 14\n  patchsize: 3\n")], ["48:3: vision_config: 'patchsize' is not a key of vision_config (did you mean patch_size?)"], id="vision_config: unknown key"),
+    pytest.param([("vision_config:\n  hidden_size: 32\n  intermediate_size: 64\n  num_hidden_layers: 2\n  num_attention_heads: 4\n  image_size: 28\n  patch_size: 14\n", "vision_config: siglip\n")], ["41:16: vision_config: expected a mapping, not 'siglip'"], id="vision_config: text"),
+    pytest.param([("  - repeat: 2\n", "  - repeat: 2\n    repeats: 3\n")], ["39:5: layers[0]: 'repeats' is not a key known here (did you mean repeat?)"], id="layers: unknown key"),
+    pytest.param([("repeat: 2", "repeat: 0")], ["38:13: layers[0].repeat: must be at least 1, not 0"], id="repeat zero"),
+    pytest.param([("repeat: 2", "repeat: 4097")], ["38:13: layers[0].repeat: must be at most 4,096, not 4097"], id="repeat too large"),
+    pytest.param([("repeat: 2", 'repeat: "2"')], ["38:13: layers[0].repeat: expected a whole number, not '2'"], id="repeat text"),
+    pytest.param([("repeat: 2", "repeat: null")], ["38:13: layers[0].repeat: expected a whole number, not nothing"], id="repeat null"),
+    pytest.param([("repeat: 2", "repeat: 4096")], ["38:3: layers: 8,193 layers are more than 4,096"], id="more layers than 4,096"),
+    pytest.param([("[slides, mixes]", "[]")], ["39:14: layers[0].pattern: must not be empty"], id="pattern empty"),
+    pytest.param([("[slides, mixes]", "slides")], ["39:14: layers[0].pattern: expected a list, not 'slides'"], id="pattern one word"),
+    pytest.param([("[slides, mixes]", "null")], ["39:14: layers[0].pattern: expected a list, not nothing"], id="pattern null"),
+    pytest.param([("[slides, mixes]", "[slides, mixs]")], ["39:23: layers[0].pattern[1]: 'mixs' is not one of kinds: slides, mixes, recurs (did you mean mixes?)"], id="pattern names an unknown kind"),
+    pytest.param([("[slides, mixes]", "[slids, mixs]")], ["39:15: layers[0].pattern[0]: 'slids' is not one of kinds: slides, mixes, recurs (did you mean slides?)", "39:22: layers[0].pattern[1]: 'mixs' is not one of kinds: slides, mixes, recurs (did you mean mixes?)"], id="pattern names two unknown kinds"),
+    pytest.param([("[slides, mixes]", "[slides, 3]")], ["39:23: layers[0].pattern[1]: expected text, not 3"], id="pattern holds a number"),
+    pytest.param([("[slides, mixes]", "[[slides], mixes]")], ["39:15: layers[0].pattern[0]: expected text, not a list"], id="pattern holds a list"),
+    pytest.param([("[slides, mixes]", "[slides]")], ["16:3: kinds.mixes: is in no layer"], id="pattern leaves a kind out"),
+    pytest.param([("[slides, mixes]", '["", slides, mixes]')], ["39:15: layers[0].pattern[0]: '' is not one of kinds: slides, mixes, recurs"], id="pattern holds an empty name"),
+    pytest.param([("layers:\n  - repeat: 2\n    pattern: [slides, mixes]\n  - pattern: [recurs]\n", "layers: []\n")], ["37:9: layers: must not be empty"], id="layers: empty"),
+    pytest.param([("layers:\n  - repeat: 2\n    pattern: [slides, mixes]\n  - pattern: [recurs]\n", "layers: {}\n")], ["37:9: layers: expected a list, not a mapping"], id="layers: a mapping"),
+    pytest.param([("layers:\n  - repeat: 2\n    pattern: [slides, mixes]\n  - pattern: [recurs]\n", "layers: slides\n")], ["37:9: layers: expected a list, not 'slides'"], id="layers: a word"),
+    pytest.param([("layers:\n  - repeat: 2\n    pattern: [slides, mixes]\n  - pattern: [recurs]\n", "layers: [slides]\n")], ["37:10: layers[0]: expected a mapping, not 'slides'"], id="layers: a list of words"),
+    pytest.param([("name: tiny", "name: Tiny"), ("hidden_size: 64", 'hidden_size: "64"'), ("head_dim: 16", "head_dim: 0"), ("block: sandwich", "block: sandwhich"), ("image_size: 28", "image_sise: 28")], ["1:7: name: 'Tiny' is no name: up to 64 lower-case letters, digits and . _ -, beginning with a letter or a digit", "4:14: hidden_size: expected a whole number, not '64'", "12:17: kinds.slides.attention.head_dim: must be at least 1, not 0", "36:12: kinds.recurs.block: 'sandwhich' is not one of pre_norm, sandwich, parallel, parallel_two_norms (did you mean sandwich?)", "41:1: vision_config: 'image_size' is required", "46:3: vision_config: 'image_sise' is not a key of vision_config (did you mean image_size?)"], id="several at once, in the order of the file"),
+]
+
+WHOLE = [
+    pytest.param("", ["1:1: the file is empty: expected a mapping such as 'name: value'"], id="empty"),
+    pytest.param("# nothing\n", ["1:1: the file is empty: expected a mapping such as 'name: value'"], id="a comment"),
+    pytest.param("- a\n- b\n", ["1:1: expected a mapping, not a list"], id="a list"),
+    pytest.param("tiny\n", ["1:1: expected a mapping, not 'tiny'"], id="a word"),
+    pytest.param("3\n", ["1:1: expected a mapping, not 3"], id="a number"),
+    pytest.param("null\n", ["1:1: expected a mapping, not nothing"], id="null"),
+    pytest.param("{}\n", ["1:1: 'name' is required", "1:1: 'source' is required", "1:1: 'torch_dtype' is required", "1:1: 'hidden_size' is required", "1:1: 'vocab_size' is required", "1:1: 'max_position_embeddings' is required", "1:1: 'kinds' is required", "1:1: 'layers' is required"], id="an empty mapping"),
+    pytest.param("name: a\n---\nname: b\n", ["2:1: a second document starts here: one file holds one"], id="two documents"),
+    pytest.param("[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", ["1:65: nested deeper than 64 levels"], id="nested too deep"),
+    pytest.param('name: "a\n', ["1:7: this quote is never closed"], id="an unclosed quote"),
+    pytest.param("name: [a\n", ["2:1: expected ',' or ']' ('[' opened at line 1)"], id="an unclosed bracket"),
+    pytest.param("%YAML 1.1\n---\nname: a\n", ["1:1: directives (%) are not allowed: remove the line"], id="a directive"),
+    pytest.param("name: \u0000\n", ["1:7: NUL byte: this is not a text file"], id="a NUL byte"),
+    pytest.param("name: \u001b\n", ["1:7: unprintable character U+001B: remove it"], id="a control character"),
+]
+# fmt: on
+
+
+@pytest.fixture
+def mistakes(tmp_path, monkeypatch, refused):
+    """A function from the text of a model file to its mistakes, as the command line tells them."""
+    monkeypatch.chdir(tmp_path)
+
+    def of(text):
+        (tmp_path / "m.yaml").write_text(text)
+        lines = refused("models", "show", "./m.yaml")
+        assert all(line.startswith("m.yaml:") for line in lines)
+        return [line.removeprefix("m.yaml:") for line in lines]
+
+    return of
+
+
+def edited(text, edits):
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new, 1)
+    return text
+
+
+def test_the_file_without_mistakes_is_read(tmp_path, command):
+    (tmp_path / "m.yaml").write_text(TINY)
+    status, out, lines = command("models", "show", str(tmp_path / "m.yaml"))
+    assert (status, lines) == (0, [])
+    assert out.startswith("tiny\n")
+
+
+@pytest.mark.parametrize(("edits", "expected"), EDITS)
+def test_edited(edits, expected, mistakes):
+    assert mistakes(edited(TINY, edits)) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), WHOLE)
+def test_whole_file(text, expected, mistakes):
+    assert mistakes(text) == expected
+
+
+def test_only_the_first_hundred_mistakes_are_told(mistakes):
+    lines = mistakes(TINY + "".join(f"k{number}: 1\n" for number in range(20_000)))
+    assert len(lines) == 101
+    assert lines[-1].endswith(": 19,900 more mistakes are not shown")
+
+
+def test_null_means_absent_where_a_key_is_optional(tmp_path, command):
+    text = TINY.replace("sliding_window: 32", "sliding_window: null") + "learned_positions: null\n"
+    (tmp_path / "m.yaml").write_text(text)
+    status, _, lines = command("models", "show", str(tmp_path / "m.yaml"))
+    assert (status, lines) == (0, [])

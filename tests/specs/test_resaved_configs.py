@@ -1,0 +1,34 @@
+"""A config.json saved again by transformers 5.23 means the same model as the one that was released."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kvplan.specs.config_json import import_config, import_file
+from kvplan.specs.families.common import Identity
+from kvplan.specs.strict_json import parse_json
+
+DATA = Path(__file__).parents[1] / "data"
+NAMES = sorted(path.stem for path in (DATA / "resaved_hf_configs").glob("*.json"))
+
+
+def test_there_is_one_for_every_bundled_model() -> None:
+    assert sorted(path.stem for path in (DATA / "hf_configs").glob("*.json")) == NAMES
+
+
+def test_a_key_that_is_null_changes_nothing() -> None:
+    data = json.loads((DATA / "hf_configs" / "llama-3.1-8b.json").read_text(encoding="utf-8"))
+    document = parse_json(json.dumps({**data, "num_kv_shared_layers": None}), "config.json")
+    assert import_config(document, Identity("a", "b")).parameters() == 8_030_261_248
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saving_again_changes_nothing(name) -> None:
+    identity = Identity(name, "test")
+    released = import_file(DATA / "hf_configs" / f"{name}.json", identity)
+    resaved = import_file(DATA / "resaved_hf_configs" / f"{name}.json", identity)
+    assert replace(resaved, dtype=released.dtype) == released
