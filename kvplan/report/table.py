@@ -141,7 +141,7 @@ def _print_lines(console: Console, facts: Facts, terminal: Terminal) -> None:
     table.add_column(min_width=max(numbers, default=1), overflow="fold")
     for quantity in facts.quantities:
         table.add_row(quantity.label or quantity.name, with_unit(quantity))
-    labels = max(len(q.label or q.name) for q in facts.quantities)
+    labels = max((len(q.label or q.name) for q in facts.quantities), default=0)
     least = 2 + labels + 3 + max(numbers, default=1) + 3
     width = min(_needed(console, table), max(least, terminal.width or _WIDEST))
     console.print(Padding(table, (0, 0, 0, 2)), width=width, crop=False)

@@ -78,6 +78,8 @@ def names(kind: str, specs: Path | None = None) -> dict[str, Found]:
     """Return every name of a kind (``models`` or ``gpus``) with the file it means, in alphabetical order."""
     found: dict[str, Found] = {}
     for folder in reversed(search_path(specs)):
+        if not os.path.isdir(folder / kind):
+            continue
         for path in sorted((folder / kind).glob("*.yaml")):
             if NAME.fullmatch(path.stem):
                 found[path.stem] = Found(_label(folder, kind, path), path, path.stem in found)

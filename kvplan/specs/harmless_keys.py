@@ -9,112 +9,32 @@ from __future__ import annotations
 import re
 
 _ALWAYS = frozenset(
-    [
-        "_name_or_path",
-        "_commit_hash",
-        "_from_model_config",
-        "_flash_attn_2_enabled",
-        "auto_map",
-        "transformers_version",
-        "transformers.js_config",
-        "use_cache",
-        "pretraining_tp",
-        "is_llama_config",
-        "unsloth_version",
-        "unsloth_fixed",
-        "neftune_noise_alpha",
-        "hf_device_map",
-        "torchscript",
-        "use_bfloat16",
-        "use_flash_attention",
-        "attn_implementation",
-        "is_causal",
-        "gradient_checkpointing",
-        "use_mrope",
-        "hidden_act",
-        "hidden_activation",
-        "activation_function",
-        "activation",
-        "rope_theta",
-        "rope_scaling",
-        "rope_parameters",
-        "rope_local_base_freq",
-        "rope_interleave",
-        "rope_interleaved",
-        "rope_type",
-        "partial_rotary_factor",
-        "rotary_dim",
-        "rotary_pct",
-        "rotary_emb_base",
-        "original_max_position_embeddings",
-        "initial_context_length",
-        "model_max_length",
-        "max_sequence_length",
-        "tokenizer_model_max_length",
-        "rms_norm_eps",
-        "layer_norm_eps",
-        "layer_norm_epsilon",
-        "norm_eps",
-        "query_pre_attn_scalar",
-        "attn_logit_softcapping",
-        "final_logit_softcapping",
-        "swiglu_limit",
-        "swiglu_alpha",
-        "use_bidirectional_attention",
-        "output_router_logits",
-        "router_aux_loss_coef",
-        "router_jitter_noise",
-        "aux_loss_alpha",
-        "seq_aux",
-        "norm_topk_prob",
-        "scoring_func",
-        "topk_method",
-        "topk_group",
-        "n_group",
-        "routed_scaling_factor",
-        "ep_size",
-        "initializer_range",
-        "initializer_factor",
-        "id2label",
-        "label2id",
-        "problem_type",
-        "finetuning_task",
-        "is_decoder",
-        "tie_encoder_decoder",
-        "chunk_size_feed_forward",
-        "output_attentions",
-        "output_hidden_states",
-        "return_dict",
-        "return_dict_in_generate",
-        "task_specific_params",
-        "tokenizer_class",
-        "cache_implementation",
-        "tf_legacy_loss",
-        "sep_token",
-        "prefix",
-        "bad_words_ids",
-        "begin_suppress_tokens",
-        "suppress_tokens",
-        "early_stopping",
-        "diversity_penalty",
-        "length_penalty",
-        "max_length",
-        "min_length",
-        "no_repeat_ngram_size",
-        "encoder_no_repeat_ngram_size",
-        "num_beams",
-        "num_beam_groups",
-        "num_return_sequences",
-        "output_scores",
-        "remove_invalid_values",
-        "repetition_penalty",
-        "exponential_decay_length_penalty",
-        "do_sample",
-        "temperature",
-        "top_k",
-        "top_p",
-        "typical_p",
-    ]
+    """
+    _name_or_path _commit_hash _from_model_config _flash_attn_2_enabled
+    auto_map transformers_version transformers.js_config use_cache pretraining_tp is_llama_config
+    unsloth_version unsloth_fixed neftune_noise_alpha hf_device_map torchscript use_bfloat16
+    use_flash_attention attn_implementation is_causal gradient_checkpointing use_mrope
+
+    hidden_act hidden_activation activation_function activation
+    rope_theta rope_scaling rope_parameters rope_local_base_freq rope_interleave rope_interleaved rope_type
+    partial_rotary_factor rotary_dim rotary_pct rotary_emb_base original_max_position_embeddings
+    initial_context_length model_max_length max_sequence_length tokenizer_model_max_length
+    rms_norm_eps layer_norm_eps layer_norm_epsilon norm_eps query_pre_attn_scalar
+    attn_logit_softcapping final_logit_softcapping swiglu_limit swiglu_alpha use_bidirectional_attention
+
+    output_router_logits router_aux_loss_coef router_jitter_noise aux_loss_alpha seq_aux
+    norm_topk_prob scoring_func topk_method topk_group n_group routed_scaling_factor ep_size
+
+    initializer_range initializer_factor
+    id2label label2id problem_type finetuning_task is_decoder tie_encoder_decoder
+    chunk_size_feed_forward output_attentions output_hidden_states return_dict return_dict_in_generate
+    task_specific_params tokenizer_class cache_implementation tf_legacy_loss sep_token prefix
+
+    bad_words_ids begin_suppress_tokens suppress_tokens early_stopping diversity_penalty length_penalty
+    max_length min_length no_repeat_ngram_size encoder_no_repeat_ngram_size num_beams num_beam_groups
+    num_return_sequences output_scores remove_invalid_values repetition_penalty
+    exponential_decay_length_penalty do_sample temperature top_k top_p typical_p
+    """.split()
 )
 _BY_ENDING = re.compile(
     r"\w+_token_ids?|\w+_token_index|(\w+_)?dropout(_rate|_prob)?|\w+_pdrop|\w*layerdrop"
@@ -122,20 +42,10 @@ _BY_ENDING = re.compile(
 )
 # Harmless only when off: turned on, each adds or removes weights, or changes what is cached.
 _WHEN_OFF = frozenset(
-    [
-        "add_cross_attention",
-        "cross_attention_hidden_size",
-        "is_encoder_decoder",
-        "pruned_heads",
-        "use_sliding_window",
-        "attention_bias",
-        "mlp_bias",
-        "qkv_bias",
-        "lm_head_bias",
-        "use_qk_norm",
-        "qk_layernorm",
-        "quantization_config",
-    ]
+    """
+    add_cross_attention cross_attention_hidden_size is_encoder_decoder pruned_heads use_sliding_window
+    attention_bias mlp_bias qkv_bias lm_head_bias use_qk_norm qk_layernorm quantization_config
+    """.split()
 )
 
 

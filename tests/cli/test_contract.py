@@ -13,6 +13,7 @@ import typer
 
 from kvplan.cli.app import app
 from kvplan.errors import ExitStatus
+from kvplan.specs.catalog import bundled_folder
 
 CONFIG = Path(__file__).parent.parent / "data" / "hf_configs" / "llama-3.1-8b.json"
 LLAMA = ("capacity", "llama-3.1-8b", "--gpu", "h100-sxm")
@@ -46,13 +47,13 @@ def test_file(refused):
 
 @pytest.fixture
 def bug(monkeypatch):
-    """A function that makes planning raise an error."""
+    """A function that makes planning raise an error; a method, as no module keeps a copy of one."""
 
     def plant(error):
         def broken(*_):
             raise error
 
-        monkeypatch.setattr("kvplan.plan.capacity.plan_capacity", broken)
+        monkeypatch.setattr("kvplan.hardware.device.Device.memory_bytes", property(broken))
 
     return plant
 
@@ -120,7 +121,8 @@ def test_every_command_has_help_and_an_example_that_runs(path, leaf, command, tm
     program, *arguments = shlex.split(examples[0].partition("Example: ")[2])
     assert program == "kvplan"
     assert tuple(arguments[: len(path)]) == path
-    assert command(*arguments)[0] == 0
+    status, _, lines = command(*arguments)
+    assert status == 0, lines
 
 
 # JSON
@@ -169,8 +171,8 @@ def refuse_constant(name):
 
 
 def read_json(command, question):
-    status, out, _ = command(*question, "--json")
-    assert status == 0
+    status, out, lines = command(*question, "--json")
+    assert status == 0, lines
     return json.loads(out, parse_constant=refuse_constant)
 
 
@@ -266,7 +268,7 @@ def test_the_same_question_has_the_same_answer(form, command):
 def test_notes_are_on_standard_error_and_can_be_silenced(command, tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "gpt2.yaml").write_text(
-        (Path(__file__).parents[2] / "models" / "gpt2.yaml").read_text(encoding="utf-8")
+        (bundled_folder() / "models" / "gpt2.yaml").read_text(encoding="utf-8")
     )
     asked = ("capacity", "gpt2", "--gpu", "t4", "--json", "--specs", str(tmp_path))
     status, out, lines = command(*asked)
@@ -329,3 +331,16 @@ def test_an_import_with_hostile_names_is_read_back(command, tmp_path):
     status, out, lines = command("models", "show", str(path), "--json")
     assert (status, lines) == (0, [])
     assert json.loads(out)["model"]["source"] == source.replace("\x1b", "")
+
+
+def test_a_note_is_one_printable_line_whatever_a_folder_is_called(command, tmp_path):
+    folder = tmp_path / "a\x1b[31m\nb"
+    (folder / "models").mkdir(parents=True)
+    bundled = bundled_folder() / "models" / "gpt2.yaml"
+    shutil.copy(bundled, folder / "models" / "gpt2.yaml")
+    status, _, lines = command(
+        "capacity", "gpt2", "--gpu", "t4", "--json", "--specs", str(folder), "--verbose"
+    )
+    assert status == 0
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)

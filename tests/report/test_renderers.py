@@ -1,0 +1,165 @@
+"""Renderers on reports made to break them: odd texts, missing answers, nothing at all, narrow screens."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvplan.report.export import render_csv, render_json, render_markdown, render_plain, to_dict
+from kvplan.report.table import render_table
+from kvplan.report.terminal import Terminal
+from kvplan.results import Column, Facts, Quantity, Report, Shown, Table, Verdict, fact
+from kvplan.units import GIB, Unit
+
+ODD = 'a | b, "c"\n[bold]d[/bold] :smile: 1e3 é'
+
+
+def facts(*values, shown=Shown.LINES):
+    return Facts(
+        "facts",
+        "Facts",
+        tuple(fact(f"f{n}", value, "here", label=f"label {n}") for n, value in enumerate(values)),
+        shown,
+    )
+
+
+def table(rows, *, priority=0):
+    names = tuple(fact("name", f"row{n}", "here") for n in range(len(rows)))
+    cells = tuple(fact("size", value, "here", Unit.BYTES) for value in rows)
+    more = tuple(fact("words", "some words", "here") for _ in rows)
+    columns = (
+        Column("name", "name", names),
+        Column("size", "size", cells),
+        Column("words", "said", more, priority),
+    )
+    return Table("rows", "Rows", columns)
+
+
+def report(*sections, heading="heading", verdict=None, notes=()):
+    return Report("test", heading, sections, verdict, notes, (("asked", 1),))
+
+
+ALL = {
+    "table": lambda found: render_table(found, Terminal()),
+    "plain": render_plain,
+    "json": lambda found: render_json(to_dict(found)),
+    "csv": render_csv,
+    "md": render_markdown,
+}
+formats = pytest.mark.parametrize("render", ALL.values(), ids=ALL)
+
+
+@formats
+@pytest.mark.parametrize("value", [None, True, 0, -1, 10**30, 0.1, 1e-9, 1e300, "", " ", ODD], ids=repr)
+def test_any_value_in_a_fact_and_in_a_cell(render, value):
+    shown = render(report(facts(value), Table("t", "T", (Column("c", "c", (fact("c", value, "here"),)),))))
+    assert shown.endswith("\n")
+
+
+@formats
+def test_a_report_of_nothing(render):
+    assert render(report()).endswith("\n")
+    assert render(report(Facts("f", "F", ()), Table("u", "U", (Column("c", "c", ()),)))).endswith("\n")
+
+
+@formats
+def test_odd_text_everywhere(render):
+    found = report(facts(ODD), heading=ODD, verdict=Verdict(False, ODD), notes=(ODD,))
+    assert "bold" in render(found), "markup is text here"
+
+
+def test_json_is_what_was_put_in():
+    data = json.loads(
+        render_json(to_dict(report(facts(ODD, None, True, 10**30), verdict=Verdict(True, ODD))))
+    )
+    assert data["facts"] == {"f0": ODD, "f1": None, "f2": True, "f3": 10**30}
+    assert data["verdict"] == {"fits": True, "text": ODD}
+    assert data["inputs"] == {"asked": 1}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_json_refuses_what_is_no_number(number):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        render_json({"x": number})
+
+
+def test_csv_reads_back():
+    rows = list(csv.reader(io.StringIO(render_csv(report(facts(ODD, None, True, 10**30))))))
+    assert rows == [
+        ["figure", "value", "unit"],
+        ["facts.f0", ODD, ""],
+        ["facts.f1", "", ""],
+        ["facts.f2", "true", ""],
+        ["facts.f3", str(10**30), ""],
+    ]
+
+
+def test_plain_is_one_line_a_figure():
+    lines = render_plain(report(facts(ODD, 1_000_000, "a, b"), verdict=Verdict(True, "fits"))).splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["facts.f0", "facts.f1", "facts.f2", "verdict"]
+    assert lines[1:] == ["facts.f1 1000000", "facts.f2 a, b", "verdict fits"]
+
+
+def test_markdown_cells_hold_no_bars_and_no_line_breaks():
+    lines = render_markdown(report(facts(ODD, "plain"))).splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) == 4
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows)
+
+
+@pytest.mark.parametrize("width", [None, 1, 10, 20, 40, 80, 200])
+@pytest.mark.parametrize("priority", [0, 1])
+def test_a_number_is_never_cut(width, priority):
+    sizes = [123_456_789 * GIB, 1, None]
+    shown = render_table(
+        report(table(sizes, priority=priority), facts(123_456_789_012_345_678)), Terminal(width)
+    )
+    assert "123,456,789.00" in shown
+    assert "123,456,789,012,345,678" in shown
+    assert "…" not in shown
+    assert ("some words" in shown) or ("(noroomfor:said)" in "".join(shown.split()))
+
+
+@pytest.mark.parametrize("width", [1, 10, 20, 40])
+def test_a_unit_stays_with_its_number(width):
+    found = report(Facts("f", "F", (Quantity("a", 36_864, Unit.BYTES_PER_TOKEN, "a longish label of it"),)))
+    assert re.search(r"36,864 B/token$", render_table(found, Terminal(width)), re.MULTILINE)
+
+
+def test_ascii_where_unicode_is_not_shown():
+    budget = Facts(
+        "m",
+        "M",
+        tuple(fact(n, v * GIB, "here", Unit.BYTES, "é") for n, v in (("a", 1), ("b", 3))),
+        Shown.BUDGET,
+    )
+    shown = render_table(report(budget, heading="é …"), Terminal(unicode=False))
+    assert shown.isascii()
+    assert "########" in shown
+    assert "█" in render_table(report(budget), Terminal())
+
+
+def test_colour_only_where_asked_for():
+    found = report(facts(1), verdict=Verdict(True, "Fits."))
+    assert "\x1b[" in render_table(found, Terminal(80, color=True))
+    assert "\x1b[" not in render_table(found, Terminal(80, color=False))
+
+
+def test_colour_changes_nothing_but_colour():
+    found = report(facts(1, "two"), table([1, 2]), verdict=Verdict(False, "Does not fit."))
+    coloured = re.sub(r"\x1b\[[0-9;]*m", "", render_table(found, Terminal(80, color=True)))
+    assert [line.rstrip() for line in coloured.splitlines()] == render_table(found, Terminal(80)).splitlines()
+
+
+@formats
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=60),
+    number=st.integers(-(10**20), 10**20),
+)
+def test_any_text_and_number(render, text, number):
+    shown = render(report(facts(text, number), heading=text, verdict=Verdict(True, text)))
+    assert str(number) in shown.replace(",", "")
