@@ -1,5 +1,6 @@
 """Sizes as people type them and read them."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -160,7 +161,6 @@ def test_ceil_div(count, divisor):
 
 
 def test_minimum_of_numbers_and_arrays():
-    np = pytest.importorskip("numpy")
     assert minimum(3, 2) == 2
     assert minimum(np.array([1, 5]), 3).tolist() == [1, 3]
     assert minimum(3, np.array([1, 5])).tolist() == [1, 3]

@@ -36,8 +36,8 @@ def to_dict(report: Report) -> dict[str, Any]:
 
 
 def render_json(data: object) -> str:
-    """Return data as JSON; NaN and infinities are refused rather than written."""
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Return data as JSON in ASCII, whatever the stream; NaN and infinities are refused, not written."""
+    return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
 
 def render_csv(report: Report) -> str:

