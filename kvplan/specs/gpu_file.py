@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
+from kvplan.errors import SpecError
 from kvplan.hardware.device import Device
 from kvplan.specs.document import Document
 from kvplan.specs.validation import validate
@@ -20,4 +21,6 @@ def read_gpu(document: Document) -> Device:
     Raises:
         SpecError: every mistake in the document.
     """
+    if isinstance(document.data, dict) and {"kinds", "layers"} <= document.data.keys():
+        raise SpecError([document.problem((), "this is a model file: it goes where MODEL does")])
     return validate(document, adapter())

@@ -7,6 +7,7 @@ a new architecture adds no second list of fields here, only its key.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, model_validator
@@ -21,8 +22,8 @@ from kvplan.arch.model import Model
 from kvplan.arch.norm import Block, Norm
 from kvplan.arch.vision import SiglipTower
 from kvplan.checks import LARGEST_SIZE, NAME, FieldError, Where
-from kvplan.errors import did_you_mean
-from kvplan.specs.document import MAX_PROBLEMS, MAX_QUOTED, Document, printable, quoted
+from kvplan.errors import Problem, SpecError, did_you_mean
+from kvplan.specs.document import MAX_PROBLEMS, MAX_QUOTED, Document, dotted, printable, quoted
 from kvplan.specs.layer_pattern import MAX_LAYERS, Segment, compress, expand, kind_names
 from kvplan.specs.validation import validate
 from kvplan.storage import TORCH_DTYPES
@@ -100,21 +101,10 @@ class ModelFile(BaseModel):
     vision_config: SiglipTower | None = None
 
     @model_validator(mode="after")
-    def _layers_are_kinds(self) -> ModelFile:
+    def _layers_are_not_too_many(self) -> ModelFile:
         depth = sum(group.repeat * len(group.pattern) for group in self.layers)
         if depth > MAX_LAYERS:
             raise FieldError((("layers",), f"{depth:,} layers are more than {MAX_LAYERS:,}"))
-        strange = [
-            (("layers", row, "pattern", column), name)
-            for row, group in enumerate(self.layers)
-            for column, name in enumerate(group.pattern)
-            if name not in self.kinds
-        ][:MAX_PROBLEMS]
-        if strange:
-            raise FieldError(*((where, self._unknown_kind(name)) for where, name in strange))
-        unused = [*self.kinds.keys() - set(self._order())]
-        if unused:
-            raise FieldError(*((("kinds", name), "is in no layer") for name in unused[:MAX_PROBLEMS]))
         return self
 
     @model_validator(mode="after")
@@ -124,12 +114,6 @@ class ModelFile(BaseModel):
             message = f"must be at least max_position_embeddings ({longest}), not {self.learned_positions}"
             raise FieldError((("learned_positions",), message))
         return self
-
-    def _unknown_kind(self, name: str) -> str:
-        known = [printable(kind)[:MAX_QUOTED] for kind in [*self.kinds][:MOST_LISTED]]
-        suggestion = did_you_mean(name, self.kinds)
-        end = f" ({suggestion})" if suggestion else ""
-        return f"{quoted(name)} is not one of kinds: {', '.join(known)}{end}"
 
     def _order(self) -> list[str]:
         return expand([Segment(group.repeat, tuple(group.pattern)) for group in self.layers])
@@ -165,7 +149,53 @@ def read_model(document: Document) -> Model:
     Raises:
         SpecError: every mistake in the document.
     """
-    return validate(document, adapter()).model()
+    if isinstance(document.data, dict) and {"memory", "peak_dense"} <= document.data.keys():
+        raise SpecError([document.problem((), "this is an accelerator file: it goes with --gpu")])
+    strange = _strange_kinds(document)
+    try:
+        found = validate(document, adapter())
+    except SpecError as error:
+        raise SpecError([*error.problems, *strange[:MAX_PROBLEMS]]) from None
+    if problems := strange or _idle_kinds(document, found):
+        raise SpecError(problems[:MAX_PROBLEMS])
+    return found.model()
+
+
+def _strange_kinds(document: Document) -> list[Problem]:
+    """Return the names in patterns that are no kind.
+
+    They are looked for in the plain data, so that they are told together with whatever else is wrong.
+    """
+    data = document.data if isinstance(document.data, dict) else {}
+    kinds, groups = data.get("kinds"), data.get("layers")
+    if not isinstance(kinds, dict) or not kinds or not isinstance(groups, list):
+        return []
+    used = {
+        ("layers", row, "pattern", column): name
+        for row, group in enumerate(groups)
+        if isinstance(group, dict) and isinstance(group.get("pattern"), list)
+        for column, name in enumerate(group["pattern"])
+        if isinstance(name, str)
+    }
+    return [
+        document.problem(path, f"{dotted(path)}{_unknown_kind(name, kinds)}")
+        for path, name in used.items()
+        if name not in kinds
+    ]
+
+
+def _idle_kinds(document: Document, found: ModelFile) -> list[Problem]:
+    """Return the kinds that no layer is of."""
+    used = {name for group in found.layers for name in group.pattern}
+    idle = [("kinds", name) for name in found.kinds if name not in used]
+    return [document.problem(path, f"{dotted(path)}is in no layer", at_key=True) for path in idle]
+
+
+def _unknown_kind(name: str, kinds: Iterable[str]) -> str:
+    known = [printable(kind)[:MAX_QUOTED] for kind in kinds]
+    suggestion = did_you_mean(name, known)
+    end = f" ({suggestion})" if suggestion else ""
+    return f"{quoted(name)} is not one of kinds: {', '.join(known[:MOST_LISTED])}{end}"
 
 
 def model_file(model: Model) -> ModelFile:
