@@ -114,11 +114,6 @@ class Table:
     columns: tuple[Column, ...]
     shown: Shown = Shown.TABLE
 
-    @property
-    def height(self) -> int:
-        """Number of rows."""
-        return len(self.columns[0].cells) if self.columns else 0
-
     def rows(self) -> Iterator[tuple[Quantity, ...]]:
         """Iterate over the rows, each as wide as the table."""
         return zip(*(column.cells for column in self.columns), strict=True)

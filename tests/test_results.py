@@ -64,9 +64,7 @@ def test_sections_and_figures_by_name():
 
 def test_rows_of_a_table():
     table = report().section("growth")
-    assert table.height == 2
     assert [[q.value for q in row] for row in table.rows()] == [[10, 100], [20, 200]]
-    assert Table("t", "T", ()).height == 0
 
 
 def test_columns_of_different_height_are_refused():

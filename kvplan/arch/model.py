@@ -111,11 +111,3 @@ class Model:
                 yield weight, run.count
         for weight in self.output_weights():
             yield weight, 1
-
-    def parameters(self) -> int:
-        """Return the number of trained parameters, tied ones once, towers included."""
-        return sum(weight.elements * count for weight, count in self.weights() if weight.trained)
-
-    def active_parameters(self) -> int:
-        """Return the parameters one text token uses: unchosen experts and towers left out."""
-        return sum(weight.active_elements * count for weight, count in self.weights() if weight.trained)

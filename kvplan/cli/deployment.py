@@ -79,19 +79,19 @@ Overhead = Annotated[
 class DeploymentOptions:
     """The values of the options as they were typed; empty where absent."""
 
-    gpus: str = ""
-    tp: str = ""
-    pp: str = ""
-    dp: str = ""
-    weights: str = ""
-    kv: str = ""
-    state: str = "transformers"
-    alloc: str = "paged"
-    block_size: str = "16"
-    max_length: str = ""
-    chunk: str = "8192"
-    memory_utilization: str = "0.9"
-    overhead: str = ""
+    gpus: str
+    tp: str
+    pp: str
+    dp: str
+    weights: str
+    kv: str
+    state: str
+    alloc: str
+    block_size: str
+    max_length: str
+    chunk: str
+    memory_utilization: str
+    overhead: str
 
     def deployment(self, model: Model, device: Device) -> Deployment:
         """Return the deployment these values mean for a model.

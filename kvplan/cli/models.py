@@ -94,6 +94,7 @@ def import_model(
 
     from kvplan.checks import NAME, NAME_RULE
     from kvplan.cli.streams import put, say
+    from kvplan.plan.weights import parameter_count
     from kvplan.specs.catalog import name_from
     from kvplan.specs.config_json import import_file
     from kvplan.specs.families.common import Identity
@@ -106,4 +107,4 @@ def import_model(
     model = import_file(path, Identity(called, source or str(path)))
     put(model_yaml(model), output_path(output))
     if not quiet:
-        say(f"note: {called}: {model.parameters():,} parameters in {len(model.layers)} layers")
+        say(f"note: {called}: {parameter_count(model).number:,} parameters in {len(model.layers)} layers")

@@ -29,8 +29,7 @@ def test_tensors_of_a_model_sum_to_its_parameters(model_name, bundled):
     elements = {(row[0].value, row[2].value): 0 for row in tensors.rows()}
     total = sum(row[4].number for row in tensors.rows() if "e_score_correction_bias" not in row[0].value)
     assert elements
-    assert total == facts["params_total"].value == model.parameters()
-    assert facts["params_active"].value == model.active_parameters()
+    assert total == facts["params_total"].value
     assert facts["layers"].value == len(model.layers)
 
 

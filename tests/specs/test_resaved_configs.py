@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kvplan.plan.weights import parameter_count
 from kvplan.specs.config_json import import_config, import_file
 from kvplan.specs.families.common import Identity
 from kvplan.specs.strict_json import parse_json
@@ -23,7 +24,7 @@ def test_there_is_one_for_every_bundled_model() -> None:
 def test_a_key_that_is_null_changes_nothing() -> None:
     data = json.loads((DATA / "hf_configs" / "llama-3.1-8b.json").read_text(encoding="utf-8"))
     document = parse_json(json.dumps({**data, "num_kv_shared_layers": None}), "config.json")
-    assert import_config(document, Identity("a", "b")).parameters() == 8_030_261_248
+    assert parameter_count(import_config(document, Identity("a", "b"))).number == 8_030_261_248
 
 
 @pytest.mark.parametrize("name", NAMES)
