@@ -15,8 +15,9 @@ from time import perf_counter
 
 import numpy as np
 
+from kvplan.allocation import Paged
 from kvplan.plan.capacity import Capacity, plan_capacity
-from kvplan.plan.deployment import Deployment, Paged, Parallelism
+from kvplan.plan.deployment import Deployment, Parallelism
 from kvplan.specs.catalog import find_gpu, find_model, load_gpu, load_model
 from kvplan.storage import kv_format, state_layout, weight_format
 

@@ -241,15 +241,23 @@ TORCH_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 class KvFormat:
     """How one cached vector (a head's key or value, a latent) is stored.
 
-    ``scale_bytes`` are the scale and zero point kept beside each vector.
+    Args:
+        name: what ``--kv`` takes.
+        bits: bits per element.
+        scale_bytes: the scale and zero point kept beside each vector.
+        source: where the layout is defined.
+        key_group_tokens: keys have their ``scale_bytes`` beside each channel of so many tokens instead, and
+            the last group is kept in float16 until it is full; 0 means beside each vector, as values.
     """
 
     name: str
     bits: int
     scale_bytes: int
     source: str
+    key_group_tokens: int = 0
 
 
+_KIVI = "KIVI (arXiv 2402.02750): keys per channel over 64 tokens, values as int8 or int4 per token and head"
 KV_FORMATS: tuple[KvFormat, ...] = (
     KvFormat("bf16", 16, 0, _IEEE),
     KvFormat("fp16", 16, 0, _IEEE),
@@ -259,6 +267,8 @@ KV_FORMATS: tuple[KvFormat, ...] = (
         "int8", 8, 2, "kvplan: symmetric, one float16 scale per token and head (vLLM: float32, 2 bytes more)"
     ),
     KvFormat("int4", 4, 4, "kvplan: packed two to a byte, float16 scale and minimum per token and head"),
+    KvFormat("int8-kivi", 8, 2, _KIVI, key_group_tokens=64),
+    KvFormat("int4-kivi", 4, 4, _KIVI, key_group_tokens=64),
 )
 
 

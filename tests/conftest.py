@@ -9,9 +9,10 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from kvplan.allocation import Contiguous, Paged
 from kvplan.cli.app import main
 from kvplan.plan.capacity import plan_capacity
-from kvplan.plan.deployment import Contiguous, Deployment, Paged, Parallelism
+from kvplan.plan.deployment import Deployment, Parallelism
 from kvplan.specs.catalog import Found, bundled_folder, load_gpu, load_model
 from kvplan.specs.config_json import import_config
 from kvplan.specs.families.common import Identity

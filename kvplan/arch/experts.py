@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 
+from kvplan.arch.activation import Activation
 from kvplan.arch.buffer import Buffer
 from kvplan.arch.weight import Weight, bias, features, matrix
-from kvplan.checks import FieldError, require_sizes
+from kvplan.checks import FieldError, require_amounts, require_multiple, require_sizes
 from kvplan.storage import TensorRole
+
+
+class Scoring(Enum):
+    """How a router's logits become scores; the value is its name in config files."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+
+
+class TopkMethod(Enum):
+    """How experts are chosen by their scores; the value is its name in config files.
+
+    ``greedy`` takes the best; ``group_limited_greedy`` takes them from the groups with the best single
+    expert (DeepSeek-V2); ``noaux_tc`` adds the router's correction bias to the scores it chooses by, and
+    takes groups by the sum of their best two (DeepSeek-V3).
+    """
+
+    GREEDY = "greedy"
+    GROUP_LIMITED_GREEDY = "group_limited_greedy"
+    NOAUX_TC = "noaux_tc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +45,14 @@ class Experts:
         router_bias: the router has a trained bias.
         router_bias_buffer: the router has a bias that is no parameter (DeepSeek's e_score_correction_bias).
         expert_bias: expert matrices have biases (gpt-oss).
+        hidden_act: the function between an expert's two steps.
+        swiglu_limit: the gate and the linear half are clamped to it, and the linear half is raised by
+            one (gpt-oss); absent for the plain form.
+        scoring_func: how router logits become scores.
+        topk_method: how experts are chosen from the scores.
+        n_group, topk_group: experts are chosen from the best ``topk_group`` of ``n_group`` groups.
+        norm_topk_prob: the scores of the chosen experts are scaled to sum to one.
+        routed_scaling_factor: the routed experts' output is multiplied by it.
     """
 
     num_experts: int
@@ -33,17 +63,45 @@ class Experts:
     router_bias: bool = False
     router_bias_buffer: bool = False
     expert_bias: bool = False
+    hidden_act: Activation = Activation.SILU
+    swiglu_limit: float | None = None
+    scoring_func: Scoring = Scoring.SOFTMAX
+    topk_method: TopkMethod = TopkMethod.GREEDY
+    n_group: int = 1
+    topk_group: int = 1
+    norm_topk_prob: bool = True
+    routed_scaling_factor: float = 1.0
 
     def __post_init__(self) -> None:
         shared = ("shared_expert_intermediate_size",) if self.shared_expert_intermediate_size else ()
         require_sizes(self, "num_experts", "num_experts_per_tok", "moe_intermediate_size", *shared)
-        if self.num_experts_per_tok > self.num_experts:
-            chosen = self.num_experts_per_tok
+        require_sizes(self, "n_group", "topk_group")
+        require_amounts(self, "swiglu_limit", "routed_scaling_factor")
+        require_multiple(self.num_experts, "num_experts", self.n_group, "n_group")
+        self._require_groups()
+        self._require_enough_to_choose_from()
+        if self.shared_expert_gate and not shared:
+            raise FieldError((("shared_expert_gate",), "needs a shared_expert_intermediate_size"))
+
+    def _require_groups(self) -> None:
+        if self.topk_group > self.n_group:
+            message = f"must be at most n_group ({self.n_group}), not {self.topk_group}"
+            raise FieldError((("topk_group",), message))
+        if self.n_group > 1 and self.topk_method is TopkMethod.GREEDY:
+            raise FieldError((("n_group",), "needs a topk_method that chooses groups"))
+        if self.n_group == self.num_experts > 1 and self.topk_method is TopkMethod.NOAUX_TC:
+            raise FieldError((("n_group",), "must leave two experts or more in a group"))
+
+    def _require_enough_to_choose_from(self) -> None:
+        chosen = self.num_experts_per_tok
+        if chosen > self.num_experts:
             raise FieldError(
                 (("num_experts_per_tok",), f"must be at most num_experts ({self.num_experts}), not {chosen}")
             )
-        if self.shared_expert_gate and not shared:
-            raise FieldError((("shared_expert_gate",), "needs a shared_expert_intermediate_size"))
+        in_groups = self.num_experts // self.n_group * self.topk_group
+        if chosen > in_groups:
+            message = f"must be at most the {in_groups} experts of topk_group groups, not {chosen}"
+            raise FieldError((("num_experts_per_tok",), message))
 
     def weights(self, hidden_size: int) -> tuple[Weight, ...]:
         """Return the router, the stacked routed experts, and the shared expert."""

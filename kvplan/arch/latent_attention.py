@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kvplan.arch.buffer import Buffer
 from kvplan.arch.entry import Latent
 from kvplan.arch.retention import Full
+from kvplan.arch.rotary import RopeParameters
 from kvplan.arch.slot import CacheSlot
 from kvplan.arch.weight import Weight, heads, matrix
 from kvplan.checks import require_sizes
@@ -24,6 +25,7 @@ class LatentAttention:
         qk_rope_head_dim: elements of the rotated part, cached once for all heads.
         v_head_dim: elements of a value head.
         q_lora_rank: rank of the query's own compression; absent when queries are projected directly.
+        rope_parameters: the rotation of the rotary part.
     """
 
     num_attention_heads: int
@@ -32,9 +34,12 @@ class LatentAttention:
     qk_rope_head_dim: int
     v_head_dim: int
     q_lora_rank: int | None = None
+    rope_parameters: RopeParameters | None = None
 
     def __post_init__(self) -> None:
-        require_sizes(self, *self.__slots__)
+        require_sizes(self, *(name for name in self.__slots__ if name != "rope_parameters"))
+        if self.rope_parameters is not None:
+            self.rope_parameters.require_fit(self.qk_rope_head_dim)
 
     @property
     def qk_head_dim(self) -> int:

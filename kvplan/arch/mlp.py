@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kvplan.arch.activation import Activation
 from kvplan.arch.buffer import Buffer
 from kvplan.arch.weight import Weight, bias, features, matrix
 from kvplan.checks import require_sizes
@@ -18,11 +19,13 @@ class MLP:
         intermediate_size: width between the two steps.
         gated: the first step is a pair of matrices, one gating the other.
         mlp_bias: every matrix has a bias.
+        hidden_act: the function between the two steps.
     """
 
     intermediate_size: int
     gated: bool = True
     mlp_bias: bool = False
+    hidden_act: Activation = Activation.SILU
 
     def __post_init__(self) -> None:
         require_sizes(self, "intermediate_size")

@@ -9,6 +9,7 @@ from kvplan.arch.layer import Layer
 from kvplan.arch.norm import Norm
 from kvplan.arch.vision import SiglipTower
 from kvplan.arch.weight import Split, Weight, matrix
+from kvplan.checks import require_amounts
 from kvplan.storage import TensorRole
 
 # Rows of an embedding are padded to a multiple of this before they are cut over ranks
@@ -45,9 +46,12 @@ class Model:
         max_position_embeddings: the longest context the model was made for, in tokens.
         layers: the decoder layers, in order.
         norm: the kind of norm used throughout.
+        norm_eps: what norms add under the root.
         tie_word_embeddings: the output head is the embedding.
         learned_positions: rows of a learned position embedding; 0 for none.
         lm_head_bias: the output head has a bias.
+        embedding_multiplier: embeddings are multiplied by it (Gemma: the root of the width).
+        final_logit_softcapping: logits are bent to stay below it by a hyperbolic tangent (Gemma 2).
         weight_format: the format its released files are in; empty when they are plain ``dtype``.
         vision: an image encoder beside the language model.
     """
@@ -60,11 +64,17 @@ class Model:
     max_position_embeddings: int
     layers: tuple[Layer, ...]
     norm: Norm = Norm.RMS
+    norm_eps: float = 1e-6
     tie_word_embeddings: bool = False
     learned_positions: int = 0
     lm_head_bias: bool = False
+    embedding_multiplier: float = 1.0
+    final_logit_softcapping: float | None = None
     weight_format: str = ""
     vision: SiglipTower | None = None
+
+    def __post_init__(self) -> None:
+        require_amounts(self, "norm_eps", "embedding_multiplier", "final_logit_softcapping")
 
     def runs(self) -> tuple[Run, ...]:
         """Group equal layers, so that 126 of them cost one evaluation."""

@@ -12,14 +12,16 @@ class Norm(Enum):
     """The kind of norm a model uses throughout; the value is its name in a model file."""
 
     RMS = "rms_norm"
+    # The stored scale is the distance from one (Gemma, Qwen3-Next).
+    RMS_UNIT_OFFSET = "rms_norm_unit_offset"
     LAYER = "layer_norm"
 
     def weights(self, name: str, width: int) -> tuple[Weight, ...]:
         """Return the scale and, for LayerNorm, the bias."""
         scale = Weight(f"{name}.weight", (width,), TensorRole.NORM)
-        if self is Norm.RMS:
-            return (scale,)
-        return (scale, Weight(f"{name}.bias", (width,), TensorRole.NORM))
+        if self is Norm.LAYER:
+            return (scale, Weight(f"{name}.bias", (width,), TensorRole.NORM))
+        return (scale,)
 
 
 class Block(Enum):

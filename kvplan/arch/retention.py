@@ -13,9 +13,17 @@ class Full:
 
 @dataclass(frozen=True, slots=True)
 class Sliding:
-    """The last ``window`` tokens stay, the newest included."""
+    """The last ``window`` tokens stay, the newest included, and the first ``sink_tokens`` beside them."""
 
     window: int
+    sink_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunked:
+    """The tokens of the current chunk stay: position ``p`` sees back to ``p - p % chunk`` (Llama 4)."""
+
+    chunk: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +31,4 @@ class PerRequest:
     """Nothing grows: one entry per request, however long it gets."""
 
 
-Retention: TypeAlias = Full | Sliding | PerRequest
+Retention: TypeAlias = Full | Sliding | Chunked | PerRequest

@@ -11,9 +11,10 @@ from kvplan.cli.options import byte_size, complete_gpus, complete_models, count,
 from kvplan.errors import UsageError, unknown
 
 if TYPE_CHECKING:
+    from kvplan.allocation import Allocation
     from kvplan.arch.model import Model
     from kvplan.hardware.device import Device
-    from kvplan.plan.deployment import Allocation, Deployment
+    from kvplan.plan.deployment import Deployment
 
 ALLOCATIONS = ("paged", "contiguous")
 LARGEST_CHUNK = 1 << 24
@@ -54,7 +55,8 @@ Kv = Annotated[
     typer.Option(
         "--kv",
         metavar="FORMAT",
-        help="Storage of keys and values: bf16, fp16, fp32, fp8, int8, int4. The model's dtype if absent.",
+        help="Storage of keys and values: bf16, fp16, fp32, fp8, int8, int4, int8-kivi, int4-kivi. "
+        "The model's dtype if absent.",
     ),
 ]
 State = Annotated[
@@ -136,7 +138,7 @@ class DeploymentOptions:
         return asked
 
     def _allocation(self, longest: int) -> Allocation:
-        from kvplan.plan.deployment import Contiguous, Paged
+        from kvplan.allocation import Contiguous, Paged
 
         if self.alloc not in ALLOCATIONS:
             raise unknown("allocation", self.alloc, ALLOCATIONS)

@@ -7,17 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import assert_never
 
+from kvplan.allocation import Allocation
 from kvplan.arch.entry import KV, Entry, Latent, State
 from kvplan.arch.model import Run
-from kvplan.arch.retention import Full, PerRequest, Retention, Sliding
 from kvplan.arch.weight import heads, kv_heads
-from kvplan.formula import Formula, formula
-from kvplan.plan.deployment import Allocation, Contiguous, Paged
+from kvplan.formula import formula
+from kvplan.plan.grouped_keys import (
+    GroupedKeys,
+    complete_groups,
+    grouped_cache_bytes,
+    grouped_growth_bytes,
+    grouped_keys,
+    groups_allocated,
+    refuse_ungroupable,
+    value_entry_bytes,
+    waiting_tokens,
+)
+from kvplan.plan.kept_tokens import TokenLaw, allocated_law, live_law
 from kvplan.results import Quantity, computed, fact, total
 from kvplan.storage import DTYPE_BYTES, KvFormat, StateLayout
-from kvplan.units import Count, Unit, ceil_div, maximum, minimum
+from kvplan.units import Count, Unit, ceil_div
 
 # ------------------------------------------------------------------ what one token, or one request, stores
 
@@ -46,45 +57,6 @@ def state_entry_bytes(
     return conv_channels * conv_columns * conv_bytes + recurrent_elements * recurrent_bytes
 
 
-# ------------------------------------------------------------------ how many tokens stay, and are paid for
-
-
-@formula(Unit.TOKENS, "full attention keeps every token")
-def all_tokens(context: Count) -> Count:
-    """Tokens a full-attention layer keeps."""
-    return context
-
-
-@formula(Unit.TOKENS, "a sliding window keeps the last tokens: arXiv 2310.06825")
-def window_tokens(context: Count, window: int) -> Count:
-    """Tokens a sliding-window layer keeps."""
-    return minimum(context, window)
-
-
-@formula(Unit.TOKENS, "whole blocks: arXiv 2309.06180")
-def paged_tokens(context: Count, block_tokens: int) -> Count:
-    """Tokens allocated for a full-attention layer in blocks."""
-    return ceil_div(context, block_tokens) * block_tokens
-
-
-@formula(Unit.TOKENS, "a window of w tokens touches at most ceil((w - 1) / block) + 1 blocks at a time")
-def paged_window_tokens(context: Count, window: int, block_tokens: int) -> Count:
-    """Most tokens ever allocated for a sliding-window layer in blocks, up to this context."""
-    return minimum(ceil_div(context, block_tokens), ceil_div(window - 1, block_tokens) + 1) * block_tokens
-
-
-@formula(Unit.TOKENS, "a contiguous cache is taken whole when the request arrives")
-def contiguous_tokens(context: Count, max_tokens: int) -> Count:
-    """Tokens allocated for a full-attention layer of a contiguous cache: the same for every request."""
-    return maximum(context, max_tokens)
-
-
-@formula(Unit.TOKENS, "a ring as long as the window, taken whole when the request arrives")
-def ring_tokens(context: Count, window: int, max_tokens: int) -> Count:
-    """Tokens allocated for a sliding-window layer of a contiguous cache: the same for every request."""
-    return minimum(window, maximum(context, max_tokens))
-
-
 @formula(Unit.BYTES, "layers x tokens x bytes per token")
 def cache_of_layers_bytes(layers: Count, tokens: Count, entry_bytes: Count) -> Count:
     """Cache bytes of a run of equal layers."""
@@ -104,42 +76,131 @@ def growth_of_layers_bytes(layers: Count, entry_bytes: Count) -> Count:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenLaw:
-    """A number of tokens as a formula of the context and some constants."""
+class Stored:
+    """An amount of cache: tokens and, where keys are quantised in groups, groups and tokens that wait."""
 
-    formula: Formula[Any]
-    constants: tuple[Quantity, ...] = ()
+    tokens: Quantity
+    groups: Quantity | None = None
+    waiting: Quantity | None = None
 
-    def tokens(self, context: Count) -> Count:
-        """Evaluate the law on a context or an array of them."""
-        return self.formula(context, *(q.number for q in self.constants))
-
-    def explained(self, context: int) -> Quantity:
-        """Evaluate the law and remember how."""
-        asked = fact("context", context, "asked for", Unit.TOKENS)
-        return computed("tokens", self.formula, asked, *self.constants)
+    def parts(self) -> tuple[Quantity, ...]:
+        """Return the figures there are."""
+        return tuple(part for part in (self.tokens, self.groups, self.waiting) if part is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class CacheRun:
-    """Equal layers' cache on one rank: bytes per entry, and the laws of its tokens; none for a state."""
+    """Equal layers' cache on one rank: bytes per entry, and the laws of its tokens; none for a state.
+
+    Args:
+        layers: how many there are.
+        entry_bytes: what each token leaves in one of them, or each request in a state; without the keys
+            where those are quantised in groups.
+        live: tokens that matter.
+        allocated: tokens paid for.
+        keys: what the keys take, where they are quantised in groups.
+    """
 
     layers: Quantity
     entry_bytes: Quantity
     live: TokenLaw | None
     allocated: TokenLaw | None
+    keys: GroupedKeys | None = None
 
-    def bytes(self, law: TokenLaw | None, context: Count) -> Count:
-        """Return the bytes of one request under one of the two laws."""
-        if law is None:
+    def live_bytes(self, context: Count) -> Count:
+        """Return the bytes of one request's tokens that matter, for a context or an array of them."""
+        if self.live is None:
             return state_of_layers_bytes(self.layers.number, self.entry_bytes.number)
-        return cache_of_layers_bytes(self.layers.number, law.tokens(context), self.entry_bytes.number)
+        tokens = self.live.tokens(context)
+        if self.keys is None:
+            return cache_of_layers_bytes(self.layers.number, tokens, self.entry_bytes.number)
+        group = self.keys.group_tokens.number
+        groups, waiting = complete_groups(context, group), waiting_tokens(context, group)
+        return self._grouped_bytes(self.keys, tokens, groups, waiting)
 
-    def explained(self, law: TokenLaw | None, context: int) -> Quantity:
-        """Return the same bytes and remember how."""
-        if law is None:
-            return computed("state", state_of_layers_bytes, self.layers, self.entry_bytes)
-        return computed("cache", cache_of_layers_bytes, self.layers, law.explained(context), self.entry_bytes)
+    def allocated_bytes(self, context: Count) -> Count:
+        """Return the bytes handed out for one request, for a context or an array of them."""
+        if self.allocated is None:
+            return state_of_layers_bytes(self.layers.number, self.entry_bytes.number)
+        tokens = self.allocated.tokens(context)
+        if self.keys is None:
+            return cache_of_layers_bytes(self.layers.number, tokens, self.entry_bytes.number)
+        group = self.keys.group_tokens.number
+        return self._grouped_bytes(self.keys, tokens, groups_allocated(tokens, group), group)
+
+    def _grouped_bytes(self, keys: GroupedKeys, tokens: Count, groups: Count, waiting: Count) -> Count:
+        return grouped_cache_bytes(
+            self.layers.number,
+            tokens,
+            self.entry_bytes.number,
+            groups,
+            keys.group_bytes.number,
+            waiting,
+            keys.waiting_bytes.number,
+        )
+
+    def live_of(self, context: Quantity) -> Quantity:
+        """Return the live bytes of one request, explained."""
+        if self.live is None:
+            return self.state()
+        return self.bytes_of("cache", self.layers, self.live_tokens(context))
+
+    def allocated_of(self, context: Quantity) -> Quantity:
+        """Return the allocated bytes of one request, explained."""
+        if self.allocated is None:
+            return self.state()
+        return self.bytes_of("cache", self.layers, self.allocated_tokens(context))
+
+    def state(self) -> Quantity:
+        """Return the bytes of one request's state, explained."""
+        return computed("state", state_of_layers_bytes, self.layers, self.entry_bytes)
+
+    def live_tokens(self, context: Quantity) -> Stored:
+        """Return what a request of this context has in view, explained."""
+        assert self.live is not None
+        tokens = self.live.explained("tokens", context)
+        if self.keys is None:
+            return Stored(tokens)
+        group = self.keys.group_tokens
+        return Stored(
+            tokens,
+            computed("groups", complete_groups, context, group),
+            computed("waiting", waiting_tokens, context, group),
+        )
+
+    def allocated_tokens(self, context: Quantity) -> Stored:
+        """Return what is handed out for a request of this context, explained."""
+        assert self.allocated is not None
+        tokens = self.allocated.explained("tokens", context)
+        if self.keys is None:
+            return Stored(tokens)
+        group = self.keys.group_tokens
+        room = fact("waiting", group.number, "room for one whole group from the first token on", Unit.TOKENS)
+        return Stored(tokens, computed("groups", groups_allocated, tokens, group), room)
+
+    def bytes_of(self, name: str, layers: Quantity, stored: Stored) -> Quantity:
+        """Return the bytes of an amount of cache in so many of these layers, explained."""
+        if self.keys is None or stored.groups is None or stored.waiting is None:
+            return computed(name, cache_of_layers_bytes, layers, stored.tokens, self.entry_bytes)
+        return computed(
+            name,
+            grouped_cache_bytes,
+            layers,
+            stored.tokens,
+            self.entry_bytes,
+            stored.groups,
+            self.keys.group_bytes,
+            stored.waiting,
+            self.keys.waiting_bytes,
+        )
+
+    def growth(self) -> Quantity:
+        """Return the bytes one more token adds while the layers still grow, explained."""
+        if self.keys is None:
+            return computed("growth", growth_of_layers_bytes, self.layers, self.entry_bytes)
+        keys = self.keys
+        sizes = (self.layers, self.entry_bytes, keys.group_bytes, keys.group_tokens)
+        return computed("growth", grouped_growth_bytes, *sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,35 +211,31 @@ class Cache:
 
     def live_bytes(self, context: Count) -> Count:
         """Return the bytes of the tokens that matter, for a context or an array of them."""
-        return sum((run.bytes(run.live, context) for run in self.runs), start=context * 0)
+        return sum((run.live_bytes(context) for run in self.runs), start=context * 0)
 
     def allocated_bytes(self, context: Count) -> Count:
         """Return the bytes handed out for them, for a context or an array of them."""
-        return sum((run.bytes(run.allocated, context) for run in self.runs), start=context * 0)
+        return sum((run.allocated_bytes(context) for run in self.runs), start=context * 0)
 
     def live(self, name: str, context: int) -> Quantity:
         """Return the live bytes at one context, explained."""
-        parts = tuple(run.explained(run.live, context) for run in self.runs)
-        return total(name, Unit.BYTES, parts, "live")
+        asked = fact("context", context, "asked for", Unit.TOKENS)
+        return total(name, Unit.BYTES, tuple(run.live_of(asked) for run in self.runs), "live")
 
     def allocated(self, name: str, context: int) -> Quantity:
         """Return the allocated bytes at one context, explained."""
-        parts = tuple(run.explained(run.allocated, context) for run in self.runs)
-        return total(name, Unit.BYTES, parts, "allocated")
+        asked = fact("context", context, "asked for", Unit.TOKENS)
+        return total(name, Unit.BYTES, tuple(run.allocated_of(asked) for run in self.runs), "allocated")
 
     def growth(self, name: str, label: str) -> Quantity:
         """Return the bytes one more token adds while every layer still grows, explained."""
-        parts = tuple(
-            computed("growth", growth_of_layers_bytes, run.layers, run.entry_bytes)
-            for run in self.runs
-            if run.live is not None
-        )
+        parts = tuple(run.growth() for run in self.runs if run.live is not None)
         note = "" if parts else "no layer grows with the context"
         return total(name, Unit.BYTES_PER_TOKEN, parts, label, note)
 
     def state(self, name: str, label: str) -> Quantity:
         """Return the bytes a request holds however short it is, explained."""
-        parts = tuple(run.explained(None, 0) for run in self.runs if run.live is None)
+        parts = tuple(run.state() for run in self.runs if run.live is None)
         return total(name, Unit.BYTES, parts, label, "" if parts else "no layer keeps a state")
 
 
@@ -191,17 +248,23 @@ def request_cache(
     allocation: Allocation,
     source: str,
 ) -> Cache:
-    """Return the cache of one request over these layers, on one tensor-parallel rank."""
+    """Return the cache of one request over these layers, on one tensor-parallel rank.
+
+    Raises:
+        UsageError: the format cannot be kept in this allocation, or the heads cannot be divided.
+    """
     found = []
     for run in runs:
         slot = run.layer.slot()
+        refuse_ungroupable(slot, kv, allocation)
         entry = entry_on_rank(slot.entry, tensor_parallel)
         found.append(
             CacheRun(
                 fact("layers", run.count, source, Unit.LAYERS),
                 _entry_bytes(entry, kv, state, model_dtype, source),
-                _live_law(slot.retention, source),
-                _allocated_law(slot.retention, allocation, source),
+                live_law(slot.retention, source),
+                allocated_law(slot.retention, allocation, source),
+                grouped_keys(entry, kv, source) if isinstance(entry, KV) else None,
             )
         )
     return Cache(tuple(found))
@@ -229,6 +292,9 @@ def entry_on_rank(entry: Entry, tensor_parallel: int) -> Entry:
 def _entry_bytes(entry: Entry, kv: KvFormat, state: StateLayout, model_dtype: str, source: str) -> Quantity:
     bits, scale = fact("bits", kv.bits, kv.source), fact("scale_bytes", kv.scale_bytes, kv.source)
     match entry:
+        case KV(kv_heads=count, v_dim=v_dim) if kv.key_group_tokens:
+            value = (fact("kv_heads", count, source), fact("v_dim", v_dim, source))
+            return computed("value_bytes", value_entry_bytes, *value, bits, scale)
         case KV(kv_heads=count, k_dim=k_dim, v_dim=v_dim):
             sizes = (
                 fact("kv_heads", count, source),
@@ -252,38 +318,3 @@ def _entry_bytes(entry: Entry, kv: KvFormat, state: StateLayout, model_dtype: st
             )
         case _ as never:
             assert_never(never)
-
-
-def _live_law(retention: Retention, source: str) -> TokenLaw | None:
-    match retention:
-        case Full():
-            return TokenLaw(all_tokens)
-        case Sliding(window=window):
-            return TokenLaw(window_tokens, (fact("window", window, source, Unit.TOKENS),))
-        case PerRequest():
-            return None
-        case _ as never:
-            assert_never(never)
-
-
-def _allocated_law(retention: Retention, allocation: Allocation, source: str) -> TokenLaw | None:
-    match retention, allocation:
-        case PerRequest(), _:
-            return None
-        case Full(), Paged(block_tokens=block):
-            return TokenLaw(paged_tokens, (fact("block_tokens", block, "--block-size", Unit.TOKENS),))
-        case Sliding(window=window), Paged(block_tokens=block):
-            sizes = (
-                fact("window", window, source, Unit.TOKENS),
-                fact("block_tokens", block, "--block-size", Unit.TOKENS),
-            )
-            return TokenLaw(paged_window_tokens, sizes)
-        case Full(), Contiguous(max_tokens=longest):
-            return TokenLaw(contiguous_tokens, (fact("max_tokens", longest, "--max-length", Unit.TOKENS),))
-        case Sliding(window=window), Contiguous(max_tokens=longest):
-            sizes = (
-                fact("window", window, source, Unit.TOKENS),
-                fact("max_tokens", longest, "--max-length", Unit.TOKENS),
-            )
-            return TokenLaw(ring_tokens, sizes)
-    raise AssertionError((retention, allocation))

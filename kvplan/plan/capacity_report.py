@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kvplan.allocation import Contiguous, Paged
 from kvplan.arch.retention import Full
 from kvplan.formula import formula
 from kvplan.plan.capacity import Capacity
-from kvplan.plan.deployment import Contiguous, Paged
 from kvplan.plan.memory import StageMemory
 from kvplan.plan.verdict import verdict
 from kvplan.plan.weights import parameter_count

@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
+from kvplan.allocation import Allocation
 from kvplan.errors import UsageError
 from kvplan.hardware.device import Device
 from kvplan.storage import KvFormat, StateLayout, WeightFormat
-
-
-@dataclass(frozen=True, slots=True)
-class Paged:
-    """Cache in blocks of ``block_tokens``, taken as a request grows; a window keeps a ring of blocks."""
-
-    block_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Contiguous:
-    """Cache for ``max_tokens`` taken when a request arrives; a window takes a ring of its own length."""
-
-    max_tokens: int
-
-
-Allocation: TypeAlias = Paged | Contiguous
 
 
 @dataclass(frozen=True, slots=True)

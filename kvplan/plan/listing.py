@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 
+from kvplan.allocation import Paged
 from kvplan.arch.layer import Layer
 from kvplan.arch.model import Model
-from kvplan.arch.retention import Full, PerRequest, Sliding
+from kvplan.arch.retention import Chunked, Full, PerRequest, Sliding
 from kvplan.arch.weight import Weight
 from kvplan.hardware.device import Device
 from kvplan.plan.cache import Cache, request_cache
-from kvplan.plan.deployment import Paged
 from kvplan.plan.weights import parameter_count
 from kvplan.results import Column, Facts, Quantity, Report, Scalar, Table, fact
 from kvplan.storage import kv_format, state_layout
@@ -108,6 +108,8 @@ def _kept(layers: Sequence[Layer]) -> str:
         match layer.slot().retention:
             case Full():
                 word = "full"
+            case Chunked(chunk=chunk):
+                word = f"chunks of {chunk:,}"
             case Sliding(window=window):
                 word = f"sliding {window:,}"
             case PerRequest():

@@ -16,6 +16,7 @@ from kvplan.specs.harmless_keys import is_harmless
 from kvplan.specs.layer_pattern import MAX_LAYERS
 
 REQUIRED = -1
+LARGEST_NUMBER = 1e12
 
 
 class Config:
@@ -91,12 +92,63 @@ class Config:
             self._refuse(key, f"expected 0 to {LARGEST_SIZE:,}, not {shown(value)}")
         return value
 
-    def flag(self, key: str, default: bool) -> bool:
-        """Return true or false under the key; missing or null reads as the default."""
+    def number(self, *keys: str, default: float | None = None) -> float:
+        """Return the number above 0 under the first of the keys that is there and not null.
+
+        Raises:
+            SpecError: it is no such number, or no key is there and there is no default.
+        """
+        found = self.optional_number(*keys)
+        if found is not None:
+            return found
+        if default is None:
+            self._refuse(None, f"'{keys[0]}' is required")
+        return default
+
+    def optional_number(self, *keys: str, default: float | None = None) -> float | None:
+        """Return the number above 0 under the first of the keys that is there; null reads as ``None``.
+
+        ``default`` is for a key that is missing: a missing key is not a null one.
+        """
+        present = self._first_present(keys)
+        if present is None:
+            return default
+        value = self._data[present]
+        return None if value is None else self._checked_number(present, value, least="above 0 and up")
+
+    def amount(self, key: str) -> float | None:
+        """Return the number of at least 0 under the key; ``None`` where it is missing or null."""
         self._understood.add(key)
         value = self._data.get(key)
+        return None if value is None else self._checked_number(key, value, least="from 0")
+
+    def _checked_number(self, key: str, value: object, *, least: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            self._refuse(key, f"expected a number, not {shown(value)}")
+        if not 0 <= value <= LARGEST_NUMBER or (value == 0 and least == "above 0 and up"):
+            self._refuse(key, f"expected a number {least} to {LARGEST_NUMBER:,.0f}, not {shown(value)}")
+        return float(value)
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """Return the list of numbers above 0 under the key.
+
+        Raises:
+            SpecError: it is missing, null or no such list.
+        """
+        values = self._list(key)
+        if values is None:
+            self._refuse(None, f"'{key}' is required")
+        for value in values:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                self._refuse(key, f"expected a list of numbers, not {shown(value)} in it")
+        return tuple(self._checked_number(key, value, least="above 0 and up") for value in values)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """Return true or false under the key; missing reads as the default, null as false (as in Python)."""
+        self._understood.add(key)
+        value = self._data.get(key, default)
         if value is None:
-            return default
+            return False
         if not isinstance(value, bool):
             self._refuse(key, f"expected true or false, not {shown(value)}")
         return value
@@ -162,6 +214,13 @@ class Config:
         if key not in self._data:
             self._refuse(None, f"'{key}' is required")
         return Config(self._document, (*self._path, key))
+
+    def optional_inner(self, *keys: str) -> Config | None:
+        """Return the mapping under the first of the keys that is there; ``None`` for null or an empty one."""
+        present = self._first_present(keys)
+        if present is None or self._data[present] in (None, {}):
+            return None
+        return Config(self._document, (*self._path, present))
 
     def only(self, key: str, allowed: object, meaning: str) -> None:
         """Refuse any value but ``allowed`` (missing and null pass): nothing else is understood here."""

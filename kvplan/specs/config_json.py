@@ -87,6 +87,6 @@ def _refuse_other_heads(config: Config) -> None:
 
 def _placed(document: Document, where: Where, text: str) -> Problem:
     """Return what a field cannot be, placed at the key of its name, or at the file."""
-    named = [path for path in document.key_places if path[-1:] == where]
+    named = [path for path in document.key_places if path[-1:] == where[-1:]]
     path = named[0] if len(named) == 1 else where
     return document.problem(path, f"{dotted(path)}{text}")

@@ -72,8 +72,10 @@ def kind_names(layers: Sequence[Layer]) -> dict[Layer, str]:
 
 def _mixer_word(layer: Layer) -> str:
     match layer.mixer:
-        case Attention(sliding_window=None):
+        case Attention(sliding_window=None, attention_chunk_size=None):
             return "full_attention"
+        case Attention(sliding_window=None):
+            return "chunked_attention"
         case Attention():
             return "sliding_attention"
         case GatedDeltaNet():

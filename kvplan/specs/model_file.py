@@ -21,7 +21,7 @@ from kvplan.arch.mlp import MLP
 from kvplan.arch.model import Model
 from kvplan.arch.norm import Block, Norm
 from kvplan.arch.vision import SiglipTower
-from kvplan.checks import LARGEST_SIZE, NAME, FieldError, Where
+from kvplan.checks import LARGEST_SIZE, NAME, FieldError, Where, require_amounts
 from kvplan.errors import Problem, SpecError, did_you_mean
 from kvplan.specs.document import MAX_PROBLEMS, MAX_QUOTED, Document, dotted, printable, quoted
 from kvplan.specs.layer_pattern import MAX_LAYERS, Segment, compress, expand, kind_names
@@ -83,7 +83,27 @@ class LayerGroup(BaseModel):
 
 
 class ModelFile(BaseModel):
-    """A model as its file describes it; key names are Hugging Face's where they exist there."""
+    """A model as its file describes it; key names are Hugging Face's where they exist there.
+
+    Args:
+        name: the name in the catalog.
+        source: where the description comes from.
+        torch_dtype: the dtype of its released weights where no format says otherwise.
+        weight_format: the format its released files are in; absent when they are plain.
+        hidden_size: width of the residual stream.
+        vocab_size: rows of the embedding.
+        max_position_embeddings: the longest context the model was made for, in tokens.
+        norm: the kind of norm used throughout.
+        norm_eps: what norms add under the root.
+        tie_word_embeddings: the output head is the embedding.
+        learned_positions: rows of a learned position embedding.
+        lm_head_bias: the output head has a bias.
+        embedding_multiplier: embeddings are multiplied by it (Gemma: the root of the width).
+        final_logit_softcapping: logits are bent to stay below it by a hyperbolic tangent (Gemma 2).
+        kinds: the kinds of layer, by name.
+        layers: the order of the layers: patterns of kinds, repeated.
+        vision_config: an image encoder beside the language model.
+    """
 
     name: Name
     source: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
@@ -93,9 +113,12 @@ class ModelFile(BaseModel):
     vocab_size: Size
     max_position_embeddings: Size
     norm: Norm = Norm.RMS
+    norm_eps: float = 1e-6
     tie_word_embeddings: bool = False
     learned_positions: Size | None = None
     lm_head_bias: bool = False
+    embedding_multiplier: float = 1.0
+    final_logit_softcapping: float | None = None
     kinds: Annotated[dict[str, LayerKind], Field(min_length=1, max_length=MAX_KINDS)]
     layers: Annotated[list[LayerGroup], Field(min_length=1, max_length=MAX_LAYERS)]
     vision_config: SiglipTower | None = None
@@ -105,6 +128,11 @@ class ModelFile(BaseModel):
         depth = sum(group.repeat * len(group.pattern) for group in self.layers)
         if depth > MAX_LAYERS:
             raise FieldError((("layers",), f"{depth:,} layers are more than {MAX_LAYERS:,}"))
+        return self
+
+    @model_validator(mode="after")
+    def _amounts_are_amounts(self) -> ModelFile:
+        require_amounts(self, "norm_eps", "embedding_multiplier", "final_logit_softcapping")
         return self
 
     @model_validator(mode="after")
@@ -130,9 +158,12 @@ class ModelFile(BaseModel):
             max_position_embeddings=self.max_position_embeddings,
             layers=tuple(layers[name] for name in self._order()),
             norm=self.norm,
+            norm_eps=self.norm_eps,
             tie_word_embeddings=self.tie_word_embeddings,
             learned_positions=self.learned_positions or 0,
             lm_head_bias=self.lm_head_bias,
+            embedding_multiplier=self.embedding_multiplier,
+            final_logit_softcapping=self.final_logit_softcapping,
             weight_format=self.weight_format or "",
             vision=self.vision_config,
         )
@@ -213,9 +244,12 @@ def model_file(model: Model) -> ModelFile:
             "vocab_size": model.vocab_size,
             "max_position_embeddings": model.max_position_embeddings,
             "norm": model.norm,
+            "norm_eps": model.norm_eps,
             "tie_word_embeddings": model.tie_word_embeddings,
             "learned_positions": model.learned_positions or None,
             "lm_head_bias": model.lm_head_bias,
+            "embedding_multiplier": model.embedding_multiplier,
+            "final_logit_softcapping": model.final_logit_softcapping,
             "kinds": {name: _kind(layer) for layer, name in names.items()},
             "layers": [{"repeat": s.repeat, "pattern": list(s.pattern)} for s in segments],
             "vision_config": model.vision,

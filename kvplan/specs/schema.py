@@ -13,6 +13,7 @@ from kvplan.arch.experts import Experts
 from kvplan.arch.gated_delta_net import GatedDeltaNet
 from kvplan.arch.latent_attention import LatentAttention
 from kvplan.arch.mlp import MLP
+from kvplan.arch.rotary import RopeParameters
 from kvplan.arch.vision import SiglipTower
 from kvplan.hardware import device
 from kvplan.specs import gpu_file, model_file
@@ -22,7 +23,7 @@ KINDS = ("model", "gpu")
 _DOCUMENTED = {
     found.__name__: found
     for found in (
-        *(Attention, LatentAttention, GatedDeltaNet, MLP, Experts, SiglipTower),
+        *(Attention, LatentAttention, GatedDeltaNet, RopeParameters, MLP, Experts, SiglipTower),
         *(device.Device, device.Memory, device.DensePeaks, device.Interconnect, device.HourlyPrice),
         *(model_file.ModelFile, model_file.LayerKind, model_file.LayerGroup),
     )

@@ -5,10 +5,10 @@ The numbers are in data/model_truth.yaml; none of them was computed by kvplan.
 
 import pytest
 
+from kvplan.allocation import Paged
 from kvplan.arch.model import Run
 from kvplan.arch.retention import Full, PerRequest, Sliding
 from kvplan.plan.cache import request_cache
-from kvplan.plan.deployment import Paged
 from kvplan.plan.weights import parameter_count
 from kvplan.storage import kv_format, state_layout
 

@@ -2,15 +2,13 @@
 
 import pytest
 
-from kvplan.plan.cache import (
+from kvplan.plan.cache import attention_entry_bytes, latent_entry_bytes, state_entry_bytes
+from kvplan.plan.kept_tokens import (
     all_tokens,
-    attention_entry_bytes,
     contiguous_tokens,
-    latent_entry_bytes,
     paged_tokens,
     paged_window_tokens,
     ring_tokens,
-    state_entry_bytes,
     window_tokens,
 )
 

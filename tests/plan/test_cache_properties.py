@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvplan.plan.cache import paged_tokens, paged_window_tokens, window_tokens
+from kvplan.plan.kept_tokens import paged_tokens, paged_window_tokens, window_tokens
 
 contexts = st.integers(1, 3_000)
 KV_BY_BITS = ("int4", "int8", "bf16", "fp32")

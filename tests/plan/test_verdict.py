@@ -48,12 +48,12 @@ from kvplan.plan.verdict import verdict
 )
 def test_sentences(name, device, options, asked, fits, text, plan):
     found = verdict(plan(name, device, **options), *asked)
-    assert (found.fits, found.text) == (fits, text)
+    assert (found.yes, found.text) == (fits, text)
 
 
 def test_weights_that_do_not_fit(plan):
     found = verdict(plan("llama-3.1-70b", "h100-sxm"), 4_096, 1)
-    assert not found.fits
+    assert not found.yes
     assert found.text.startswith("Does not fit: weights, activations and overhead take ")
     # 141,107,412,992 bytes of weights over 2 are 70.6 GB of the 77.0 GB planned on each.
     assert found.text.endswith("It fits on 2 of these GPUs (--gpus 2 --tp 2).")
@@ -64,6 +64,6 @@ def test_verdict_agrees_with_the_plan(model_name, plan):
         capacity = plan(model_name, device)
         for context in (1_000, 4_096, 1 << 20):
             for batch in (1, 50):
-                assert verdict(capacity, context, batch).fits == capacity.fits(batch, context)
+                assert verdict(capacity, context, batch).yes == capacity.fits(batch, context)
         longest = verdict(capacity, None, 1)
-        assert longest.fits == (capacity.max_context(1) > 0)
+        assert longest.yes == (capacity.max_context(1) > 0)

@@ -2,14 +2,18 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kvplan.arch.activation import Activation
 from kvplan.arch.attention import Attention
-from kvplan.arch.experts import Experts
+from kvplan.arch.experts import Experts, Scoring, TopkMethod
 from kvplan.arch.latent_attention import LatentAttention
 from kvplan.arch.mlp import MLP
+from kvplan.arch.norm import Norm
+from kvplan.arch.rotary import RopeParameters, RopeType
 from kvplan.errors import SpecError
 from kvplan.plan.weights import parameter_count
 from kvplan.specs.catalog import bundled_folder
@@ -76,10 +80,22 @@ def test_missing_kv_heads_mean_one_per_query_head(changed):
 
 
 def test_gemma_3_keys_left_out_are_the_class_defaults(bundled):
-    # gemma-3-4b's config names no heads, KV heads, head_dim or vocabulary: 8, 4, 256, 262,208.
+    # gemma-3-4b's config names no heads, KV heads, head_dim, vocabulary, activation, epsilon or score
+    # scale, and no base of a rotation: 8, 4, 256, 262,208, gelu_pytorch_tanh, 1e-6, 256, 1e6 and 1e4.
     model = bundled("gemma-3-4b")
-    assert model.layers[0].mixer == Attention(8, 4, 256, sliding_window=1_024, qk_norm=True)
-    assert model.vocab_size == 262_208
+    nearby, everywhere = model.layers[0].mixer, model.layers[5].mixer
+    assert nearby == Attention(
+        8,
+        4,
+        256,
+        sliding_window=1_024,
+        qk_norm=True,
+        query_pre_attn_scalar=256.0,
+        rope_parameters=RopeParameters(10_000.0),
+    )
+    assert everywhere.rope_parameters == RopeParameters(1_000_000.0, RopeType.LINEAR, factor=8.0)
+    assert (model.vocab_size, model.norm_eps) == (262_208, 1e-6)
+    assert model.layers[0].mlp.hidden_act is Activation.GELU_TANH
 
 
 def test_mistral_windows(changed):
@@ -119,7 +135,8 @@ def test_missing_is_not_null_in_deepseek_v2(changed):
 def test_latent_attention_ignores_the_number_of_kv_heads(changed):
     model = changed("deepseek-v3", num_key_value_heads=1)
     assert model.layers == changed("deepseek-v3").layers
-    assert model.layers[0].mixer == LatentAttention(128, 512, 128, 64, 128, 1_536)
+    mixer = model.layers[0].mixer
+    assert replace(mixer, rope_parameters=None) == LatentAttention(128, 512, 128, 64, 128, 1_536)
 
 
 def test_dense_layers_come_first_in_deepseek(bundled):
@@ -194,6 +211,166 @@ def test_what_would_change_the_numbers_is_refused_by_name(name, keys, message, c
     assert message in error.value.message
 
 
+@pytest.mark.parametrize(
+    ("name", "norm", "eps"),
+    [
+        ("llama-2-7b", Norm.RMS, 1e-5),
+        ("qwen2.5-7b", Norm.RMS, 1e-6),
+        ("qwen2.5-14b", Norm.RMS, 1e-5),
+        ("gemma-2-9b", Norm.RMS_UNIT_OFFSET, 1e-6),
+        ("gemma-3-1b", Norm.RMS_UNIT_OFFSET, 1e-6),
+        ("qwen3-next-80b-a3b", Norm.RMS_UNIT_OFFSET, 1e-6),
+        ("gpt2", Norm.LAYER, 1e-5),
+        ("phi-2", Norm.LAYER, 1e-5),
+        ("falcon-7b", Norm.LAYER, 1e-5),
+    ],
+)
+def test_norms(name, norm, eps, bundled):
+    assert (bundled(name).norm, bundled(name).norm_eps) == (norm, eps)
+
+
+# The class defaults of transformers 5.23 where the file does not say.
+@pytest.mark.parametrize(
+    ("name", "key", "default"),
+    [
+        ("llama-3.1-8b", "rms_norm_eps", 1e-6),
+        ("mistral-7b-v0.1", "rms_norm_eps", 1e-6),
+        ("mixtral-8x7b", "rms_norm_eps", 1e-5),
+        ("phi-4", "rms_norm_eps", 1e-5),
+        ("qwen2.5-14b", "rms_norm_eps", 1e-6),
+        ("qwen3-8b", "rms_norm_eps", 1e-6),
+        ("qwen3-30b-a3b", "rms_norm_eps", 1e-6),
+        ("gemma-2-9b", "rms_norm_eps", 1e-6),
+        ("deepseek-v3", "rms_norm_eps", 1e-6),
+        ("gpt-oss-20b", "rms_norm_eps", 1e-5),
+        ("gpt2", "layer_norm_epsilon", 1e-5),
+        ("phi-2", "layer_norm_eps", 1e-5),
+        ("falcon-7b", "layer_norm_epsilon", 1e-5),
+    ],
+)
+def test_the_epsilon_is_the_files_or_the_class_default(name, key, default, changed):
+    assert changed(name, removed=[key]).norm_eps == default
+    assert changed(name, **{key: None}).norm_eps == default
+    assert changed(name, **{key: 0.25}).norm_eps == 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "default"),
+    [
+        ("llama-3.1-8b", "hidden_act", Activation.SILU),
+        ("mixtral-8x7b", "hidden_act", Activation.SILU),
+        ("qwen3-30b-a3b", "hidden_act", Activation.SILU),
+        ("deepseek-v3", "hidden_act", Activation.SILU),
+        ("phi-2", "hidden_act", Activation.GELU_TANH),
+        ("gpt2", "activation_function", Activation.GELU_TANH),
+        ("gemma-2-9b", "hidden_activation", Activation.GELU_TANH),
+        ("gemma-3-1b", "hidden_activation", Activation.GELU_TANH),
+        ("falcon-7b", "activation", Activation.GELU),
+    ],
+)
+def test_the_activation_is_the_files_or_the_class_default(name, key, default, changed):
+    assert changed(name, removed=[key]).layers[-1].mlp.hidden_act is default
+    assert {layer.mlp.hidden_act for layer in changed(name, **{key: "relu2"}).layers} == {
+        Activation.RELU_SQUARED
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "activation"),
+    [
+        ("silu", Activation.SILU),
+        ("swish", Activation.SILU),
+        ("gelu", Activation.GELU),
+        ("gelu_new", Activation.GELU_TANH),
+        ("gelu_fast", Activation.GELU_TANH),
+        ("gelu_pytorch_tanh", Activation.GELU_TANH),
+        ("relu", Activation.RELU),
+    ],
+)
+def test_activations_under_every_name(word, activation, changed):
+    assert changed("llama-3.1-8b", hidden_act=word).layers[0].mlp.hidden_act is activation
+
+
+def test_gemma_reads_one_of_two_keys_for_its_activation(changed):
+    model = changed("gemma-2-9b", hidden_act="relu", hidden_activation="gelu_pytorch_tanh")
+    assert model.layers[0].mlp.hidden_act is Activation.GELU_TANH
+
+
+def test_gemma_scales_its_scores_and_embeddings(bundled):
+    # gemma-2-27b: query_pre_attn_scalar 144, not head_dim 128; sqrt(4,608) = 48 sqrt(2).
+    large = bundled("gemma-2-27b")
+    assert {layer.mixer.query_pre_attn_scalar for layer in large.layers} == {144.0}
+    assert {layer.mixer.attn_logit_softcapping for layer in large.layers} == {50.0}
+    assert large.final_logit_softcapping == 30.0
+    assert large.embedding_multiplier == pytest.approx(67.88225099390856, rel=1e-15)
+    assert bundled("gemma-3-27b").layers[0].mixer.query_pre_attn_scalar == 168.0
+    assert bundled("llama-3.1-8b").embedding_multiplier == 1.0
+    assert bundled("llama-3.1-8b").layers[0].mixer.query_pre_attn_scalar is None
+
+
+def test_gemma_softcaps_that_are_null_are_none_and_missing_ones_the_class_default(changed):
+    keys = ("attn_logit_softcapping", "final_logit_softcapping")
+    missing, null = changed("gemma-2-9b", removed=keys), changed("gemma-2-9b", **dict.fromkeys(keys))
+    assert (missing.layers[0].mixer.attn_logit_softcapping, missing.final_logit_softcapping) == (50.0, 30.0)
+    assert (null.layers[0].mixer.attn_logit_softcapping, null.final_logit_softcapping) == (None, None)
+    third = changed("gemma-3-1b", removed=keys)
+    assert (third.layers[0].mixer.attn_logit_softcapping, third.final_logit_softcapping) == (None, None)
+    assert changed("gemma-3-1b", final_logit_softcapping=30.0).final_logit_softcapping == 30.0
+    assert (
+        changed("gemma-3-1b", removed=["query_pre_attn_scalar"]).layers[0].mixer.query_pre_attn_scalar == 256
+    )
+
+
+def routing(model):
+    e = model.layers[-1].mlp
+    groups = (e.topk_method, e.n_group, e.topk_group)
+    return e.scoring_func, *groups, e.norm_topk_prob, e.routed_scaling_factor
+
+
+SOFTMAX_GREEDY = (Scoring.SOFTMAX, TopkMethod.GREEDY, 1, 1)
+
+
+def test_routing(bundled):
+    assert routing(bundled("mixtral-8x7b")) == (*SOFTMAX_GREEDY, True, 1.0)
+    assert routing(bundled("gpt-oss-20b")) == (*SOFTMAX_GREEDY, True, 1.0)
+    assert routing(bundled("qwen3-30b-a3b")) == (*SOFTMAX_GREEDY, True, 1.0)
+    assert routing(bundled("deepseek-v2-lite")) == (*SOFTMAX_GREEDY, False, 1.0)
+    sigmoid = (Scoring.SIGMOID, TopkMethod.NOAUX_TC)
+    assert routing(bundled("deepseek-v3")) == (*sigmoid, 8, 4, True, 2.5)
+    assert routing(bundled("kimi-k2")) == (*sigmoid, 1, 1, True, 2.827)
+
+
+def test_routing_where_the_file_does_not_say(changed):
+    keys = ("scoring_func", "topk_method", "n_group", "topk_group", "norm_topk_prob", "routed_scaling_factor")
+    assert routing(changed("qwen3-30b-a3b", removed=keys)) == (*SOFTMAX_GREEDY, False, 1.0)
+    assert routing(changed("qwen3-next-80b-a3b", removed=keys)) == (*SOFTMAX_GREEDY, True, 1.0)
+    assert routing(changed("deepseek-v2-lite", removed=keys)) == (*SOFTMAX_GREEDY, False, 1.0)
+    third = (Scoring.SIGMOID, TopkMethod.NOAUX_TC, 8, 4, True, 2.5)
+    assert routing(changed("kimi-k2", removed=keys)) == third
+
+
+def test_groups_that_are_null_are_one_and_greedy_choice_ignores_them(changed):
+    null = routing(changed("deepseek-v3", n_group=None, topk_group=None))
+    assert null[1:4] == (TopkMethod.NOAUX_TC, 1, 1)
+    assert routing(changed("deepseek-v2-lite", n_group=8, topk_group=3))[1:4] == (TopkMethod.GREEDY, 1, 1)
+    limited = changed(
+        "deepseek-v2-lite",
+        topk_method="group_limited_greedy",
+        n_group=8,
+        topk_group=3,
+        routed_scaling_factor=16.0,
+    )
+    chosen = (TopkMethod.GROUP_LIMITED_GREEDY, 8, 3)
+    assert routing(limited) == (Scoring.SOFTMAX, *chosen, False, 16.0)
+
+
+def test_gpt_oss_clamps_its_experts(bundled, changed):
+    assert bundled("gpt-oss-20b").layers[0].mlp.swiglu_limit == 7.0
+    assert changed("gpt-oss-20b", removed=["swiglu_limit"]).layers[0].mlp.swiglu_limit == 7.0
+    assert changed("gpt-oss-20b", swiglu_limit=5).layers[0].mlp.swiglu_limit == 5.0
+    assert bundled("qwen3-30b-a3b").layers[0].mlp.swiglu_limit is None
+
+
 def test_every_family_is_exercised_by_a_real_file():
     found = {
         json.loads(path.read_text(encoding="utf-8")).get("model_type")
@@ -201,3 +378,15 @@ def test_every_family_is_exercised_by_a_real_file():
         for path in (DATA / folder).glob("*.json")
     }
     assert found >= set(FAMILIES)
+
+
+def test_a_null_flag_is_false_as_in_python(changed):
+    """transformers asks ``if config.flag``: null is not the class's default."""
+    assert not changed("deepseek-v3", norm_topk_prob=None).layers[-1].mlp.norm_topk_prob
+    assert changed("falcon-7b", multi_query=None).layers[0].mixer.num_key_value_heads == 71
+    assert not changed("gemma-2-9b", tie_word_embeddings=None).tie_word_embeddings
+
+
+def test_a_trained_context_of_one_token_is_refused(changed):
+    with pytest.raises(SpecError, match="a trained context of one token gives no attention factor"):
+        changed("phi-3.5-mini", original_max_position_embeddings=1)

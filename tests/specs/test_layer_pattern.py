@@ -4,6 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvplan.arch.attention import Attention
+from kvplan.arch.layer import Layer
+from kvplan.arch.mlp import MLP
 from kvplan.specs.layer_pattern import Segment, compress, expand, kind_names
 
 
@@ -45,6 +48,16 @@ def test_a_repeated_pattern_is_never_written_out(pattern, repeat):
 )
 def test_kinds_are_named_by_what_sets_them_apart(model, names, bundled):
     assert list(kind_names(bundled(model).layers).values()) == names
+
+
+def test_kinds_of_attention_are_told_apart_by_what_they_see():
+    mixers = (
+        Attention(4, 2, 16),
+        Attention(4, 2, 16, sliding_window=32),
+        Attention(4, 2, 16, attention_chunk_size=32),
+    )
+    names = kind_names([Layer(mixer, MLP(64)) for mixer in mixers])
+    assert list(names.values()) == ["full_attention", "sliding_attention", "chunked_attention"]
 
 
 def test_every_kind_has_a_name_of_its_own(model_name, bundled):

@@ -6,17 +6,33 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kvplan.arch.activation import Activation
 from kvplan.arch.layer import Layer
 from kvplan.arch.model import Model
 from kvplan.arch.norm import Norm
 from kvplan.arch.vision import SiglipTower
+from kvplan.errors import did_you_mean
 from kvplan.specs.config import Config
+from kvplan.specs.document import shown
 from kvplan.storage import TORCH_DTYPES
 
 # Modules no weight format here packs: naming them as exceptions changes nothing.
 _NEVER_PACKED = re.compile(
     r"(.*\.)?(lm_head|embed_tokens|\w*norm|gate|router|shared_expert_gate|vision_tower|multi_modal_projector)"
 )
+_ACTIVATIONS = {
+    "silu": Activation.SILU,
+    "swish": Activation.SILU,
+    "gelu": Activation.GELU,
+    "gelu_python": Activation.GELU,
+    "gelu_new": Activation.GELU_TANH,
+    "gelu_fast": Activation.GELU_TANH,
+    "gelu_accurate": Activation.GELU_TANH,
+    "gelu_python_tanh": Activation.GELU_TANH,
+    "gelu_pytorch_tanh": Activation.GELU_TANH,
+    "relu": Activation.RELU,
+    "relu2": Activation.RELU_SQUARED,
+}
 _NO_EXPERTS = re.compile(rf"{_NEVER_PACKED.pattern}|(.*\.)?self_attn")
 
 
@@ -84,6 +100,19 @@ def _refuse_exceptions(quantization: Config, keys: tuple[str, ...], idle: re.Pat
                 quantization.refuse(key, f"{module[:40]!r} keeps its dtype: exceptions are not counted")
 
 
+def activation(config: Config, key: str = "hidden_act", default: Activation = Activation.SILU) -> Activation:
+    """Return the function between the steps of a feed-forward block.
+
+    Raises:
+        SpecError: it is not one of those that are understood.
+    """
+    name = config.text(key, default=default.value)
+    if name not in _ACTIVATIONS:
+        suggestion = did_you_mean(name, _ACTIVATIONS) or f"understood: {', '.join(_ACTIVATIONS)}"
+        config.refuse(key, f"{shown(name)} is not understood ({suggestion})")
+    return _ACTIVATIONS[name]
+
+
 def head_dim(config: Config, hidden_size: int, heads: int, default: int | None = None) -> int:
     """Return ``head_dim``; where it is missing or null the family's default, else hidden / heads.
 
@@ -113,19 +142,23 @@ def finished_model(
     *,
     tied: bool,
     norm: Norm = Norm.RMS,
+    eps_key: str = "rms_norm_eps",
+    eps: float = 1e-6,
     hidden_size: int | None = None,
     vocab_size: int | None = None,
     max_position_embeddings: int | None = None,
     learned_positions: int = 0,
     lm_head_bias: bool = False,
+    embedding_multiplier: float = 1.0,
+    final_logit_softcapping: float | None = None,
     vision: SiglipTower | None = None,
     stored: str | None = None,
     model_dtype: str | None = None,
 ) -> Model:
     """Read what every family shares, refuse what nobody read, and return the model.
 
-    ``tied`` is the family's default for ``tie_word_embeddings``. ``stored`` and ``model_dtype`` are
-    given where they were read from a surrounding file.
+    ``tied`` is the family's default for ``tie_word_embeddings``, ``eps`` the one for ``eps_key``. ``stored``
+    and ``model_dtype`` are given where they were read from a surrounding file.
     """
     config.harmless("model_type")
     if model_dtype is None:
@@ -141,9 +174,12 @@ def finished_model(
         max_position_embeddings=max_position_embeddings or config.integer("max_position_embeddings"),
         layers=tuple(layers),
         norm=norm,
+        norm_eps=config.number(eps_key, default=eps),
         tie_word_embeddings=config.flag("tie_word_embeddings", tied),
         learned_positions=learned_positions,
         lm_head_bias=lm_head_bias,
+        embedding_multiplier=embedding_multiplier,
+        final_logit_softcapping=final_logit_softcapping,
         weight_format=weight_format(config) if stored is None else stored,
         vision=vision,
     )

@@ -1,0 +1,171 @@
+"""How many tokens of a request a layer keeps (live), and how many are paid for (allocated).
+
+Every law here takes an integer context or an integer array of contexts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+from typing import Any, assert_never
+
+from kvplan.allocation import Allocation, Contiguous, Paged
+from kvplan.arch.retention import Chunked, Full, PerRequest, Retention, Sliding
+from kvplan.formula import Formula, formula
+from kvplan.results import Quantity, computed, fact
+from kvplan.units import Count, Unit, ceil_div, maximum, minimum
+
+
+@formula(Unit.TOKENS, "full attention keeps every token")
+def all_tokens(context: Count) -> Count:
+    """Tokens a full-attention layer keeps."""
+    return context
+
+
+@formula(Unit.TOKENS, "a sliding window keeps the last tokens: arXiv 2310.06825")
+def window_tokens(context: Count, window: int) -> Count:
+    """Tokens a sliding-window layer keeps."""
+    return minimum(context, window)
+
+
+@formula(Unit.TOKENS, "the first tokens stay beside the last ones: arXiv 2309.17453")
+def window_and_sinks(window: int, sink_tokens: int) -> Count:
+    """Most tokens a query sees through a window with sinks."""
+    return window + sink_tokens
+
+
+@formula(Unit.TOKENS, "a query sees back to the first token of its own chunk, and no further")
+def chunk_tokens(context: Count, chunk: int) -> Count:
+    """Tokens a chunked-attention layer keeps, of a context of at least one."""
+    return (context - 1) % chunk + 1
+
+
+@formula(Unit.TOKENS, "whole blocks: arXiv 2309.06180")
+def paged_tokens(context: Count, block_tokens: int) -> Count:
+    """Tokens allocated for a full-attention layer in blocks."""
+    return ceil_div(context, block_tokens) * block_tokens
+
+
+@formula(Unit.TOKENS, "a window of w tokens touches at most ceil((w - 1) / block) + 1 blocks at a time")
+def paged_window_tokens(context: Count, window: int, block_tokens: int) -> Count:
+    """Most tokens ever allocated for a sliding-window layer in blocks, up to this context."""
+    return minimum(ceil_div(context, block_tokens), ceil_div(window - 1, block_tokens) + 1) * block_tokens
+
+
+@formula(Unit.TOKENS, "the blocks of the sinks stay beside the ceil((w - 1) / block) + 1 a window can touch")
+def paged_sink_window_tokens(context: Count, window: int, sink_tokens: int, block_tokens: int) -> Count:
+    """Most tokens ever allocated for a sliding-window layer with sinks in blocks, up to this context."""
+    return block_tokens * minimum(
+        ceil_div(context, block_tokens),
+        ceil_div(window - 1, block_tokens) + 1 + ceil_div(sink_tokens, block_tokens),
+    )
+
+
+@formula(
+    Unit.TOKENS, "chunks begin at multiples of gcd(chunk, block): no chunk touches more blocks at a time"
+)
+def paged_chunk_tokens(context: Count, chunk: int, block_tokens: int) -> Count:
+    """Most tokens allocated for a chunked-attention layer in blocks, up to this context.
+
+    Blocks go when the next one would be one more than a chunk can ever touch.
+    """
+    return block_tokens * minimum(
+        ceil_div(context, block_tokens), ceil_div(chunk - gcd(chunk, block_tokens), block_tokens) + 1
+    )
+
+
+@formula(Unit.TOKENS, "a contiguous cache is taken whole when the request arrives")
+def contiguous_tokens(context: Count, max_tokens: int) -> Count:
+    """Tokens allocated for a full-attention layer of a contiguous cache: the same for every request."""
+    return maximum(context, max_tokens)
+
+
+@formula(Unit.TOKENS, "a ring as long as the window, taken whole when the request arrives")
+def ring_tokens(context: Count, window: int, max_tokens: int) -> Count:
+    """Tokens allocated for a sliding or chunked layer of a contiguous cache: the same for every request."""
+    return minimum(window, maximum(context, max_tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLaw:
+    """A number of tokens as a formula of the context and some constants."""
+
+    formula: Formula[Any]
+    constants: tuple[Quantity, ...] = ()
+
+    def tokens(self, context: Count) -> Count:
+        """Evaluate the law on a context or an array of them."""
+        return self.formula(context, *(q.number for q in self.constants))
+
+    def explained(self, name: str, context: Quantity) -> Quantity:
+        """Evaluate the law and remember how."""
+        return computed(name, self.formula, context, *self.constants)
+
+
+def live_law(retention: Retention, source: str) -> TokenLaw | None:
+    """Return how many tokens matter under a retention; ``None`` for what does not grow with tokens."""
+    match retention:
+        case Full():
+            return TokenLaw(all_tokens)
+        case Sliding():
+            return TokenLaw(window_tokens, (seen_through(retention, source),))
+        case Chunked(chunk=chunk):
+            return TokenLaw(chunk_tokens, (fact("chunk", chunk, source, Unit.TOKENS),))
+        case PerRequest():
+            return None
+        case _ as never:
+            assert_never(never)
+
+
+def allocated_law(retention: Retention, allocation: Allocation, source: str) -> TokenLaw | None:
+    """Return how many tokens are paid for; ``None`` for what does not grow with tokens."""
+    match allocation:
+        case Paged(block_tokens=block):
+            return _paged_law(retention, fact("block_tokens", block, "--block-size", Unit.TOKENS), source)
+        case Contiguous(max_tokens=longest):
+            return _ring_law(retention, fact("max_tokens", longest, "--max-length", Unit.TOKENS), source)
+        case _ as never:
+            assert_never(never)
+
+
+def seen_through(window: Sliding, source: str) -> Quantity:
+    """Return the most tokens a query sees through a window, its sinks included."""
+    last = fact("window", window.window, source, Unit.TOKENS)
+    if not window.sink_tokens:
+        return last
+    return computed("window", window_and_sinks, last, _sinks(window, source))
+
+
+def _paged_law(retention: Retention, block: Quantity, source: str) -> TokenLaw | None:
+    match retention:
+        case Full():
+            return TokenLaw(paged_tokens, (block,))
+        case Sliding(window=window, sink_tokens=0):
+            return TokenLaw(paged_window_tokens, (fact("window", window, source, Unit.TOKENS), block))
+        case Sliding(window=window):
+            last = fact("window", window, source, Unit.TOKENS)
+            return TokenLaw(paged_sink_window_tokens, (last, _sinks(retention, source), block))
+        case Chunked(chunk=chunk):
+            return TokenLaw(paged_chunk_tokens, (fact("chunk", chunk, source, Unit.TOKENS), block))
+        case PerRequest():
+            return None
+        case _ as never:
+            assert_never(never)
+
+
+def _ring_law(retention: Retention, longest: Quantity, source: str) -> TokenLaw | None:
+    match retention:
+        case Full():
+            return TokenLaw(contiguous_tokens, (longest,))
+        case Sliding():
+            return TokenLaw(ring_tokens, (seen_through(retention, source), longest))
+        case Chunked(chunk=chunk):
+            return TokenLaw(ring_tokens, (fact("chunk", chunk, source, Unit.TOKENS), longest))
+        case PerRequest():
+            return None
+        case _ as never:
+            assert_never(never)
+
+
+def _sinks(window: Sliding, source: str) -> Quantity:
+    return fact("sink_tokens", window.sink_tokens, source, Unit.TOKENS)
