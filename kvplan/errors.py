@@ -2,6 +2,7 @@
 
 KvplanError
 ├── UsageError    a name, flag or combination that cannot be right     exit 2
+│   └── OutOfBlocks   (engine) a cache is full                        exit 2
 ├── SpecError     a YAML or JSON file that is not what it should be    exit 2
 └── FileError     a file that could not be read or written             exit 3
 """

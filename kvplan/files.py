@@ -12,10 +12,11 @@ from kvplan.errors import FileError
 LONGEST_SHOWN = 200
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` through a temporary file beside it: readers see the old file or the new.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path`` through a temporary file beside it: readers see the old file or the new.
 
-    A symbolic link stays one; a device or a pipe, which cannot be replaced, is written to.
+    Text is written in UTF-8. A symbolic link stays one; a device or a pipe, which cannot be replaced, is
+    written to.
 
     Raises:
         FileError: the folder or the file cannot be written; nothing is left behind.
@@ -23,19 +24,20 @@ def write_atomically(path: Path, text: str) -> None:
     try:
         if path.is_dir():
             raise FileError(f"cannot write {_shown(path)}: it is a folder", hint="name a file inside it")
+        data = content.encode("utf-8") if isinstance(content, str) else content
         if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8", newline="\n")
+            path.write_bytes(data)
         else:
-            _replace(Path(os.path.realpath(path)), text)
+            _replace(Path(os.path.realpath(path)), data)
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, data: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".kvplan-")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, _mode_of(path))

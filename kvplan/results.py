@@ -6,7 +6,7 @@ it is the sum of. Renderers only choose what to show; they never compute.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeAlias
@@ -81,7 +81,10 @@ class Shown(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A named group of figures: one JSON object, or one list of lines."""
+    """A named group of figures: one JSON object, or one list of lines.
+
+    Figures of a group without a key stand at the top of the JSON object by themselves.
+    """
 
     key: str
     title: str
@@ -97,22 +100,40 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table; ``priority`` 0 is never dropped on a narrow terminal."""
+    """One column of a table; ``priority`` 0 is never dropped on a narrow terminal.
+
+    A column that is not ``shown`` is for machines: other columns tell a reader the same.
+    """
 
     key: str
     label: str
     cells: tuple[Quantity, ...]
     priority: int = 0
+    shown: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A named table of figures: one JSON array of objects; its first column names the row."""
+    """A named table of figures: one JSON array of objects; its first column names the row.
+
+    ``units`` writes every cell in its base unit with the unit behind it: for columns of mixed units.
+    ``labels`` are words for the rows, where the first column's values are for machines.
+    """
 
     key: str
     title: str
     columns: tuple[Column, ...]
     shown: Shown = Shown.TABLE
+    units: bool = False
+    labels: tuple[str, ...] = ()
+
+    def shown_columns(self) -> tuple[Column, ...]:
+        """Return the columns a reader sees."""
+        return tuple(column for column in self.columns if column.shown)
+
+    def row_labels(self, named: Callable[[Quantity], str]) -> tuple[str, ...]:
+        """Return what the rows are called: their labels, else ``named`` of the first column's cells."""
+        return self.labels or tuple(named(cell) for cell in self.columns[0].cells)
 
     def rows(self) -> Iterator[tuple[Quantity, ...]]:
         """Iterate over the rows, each as wide as the table."""
@@ -121,10 +142,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The sentence that decides, and whether the answer is yes."""
+    """The sentence that decides, whether the answer is yes, and the key of that answer in JSON."""
 
-    fits: bool
+    yes: bool
     text: str
+    key: str = "fits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +181,7 @@ class Report:
         for section in self.sections:
             if isinstance(section, Facts):
                 for quantity in section.quantities:
-                    yield f"{section.key}.{quantity.name}", quantity
+                    yield f"{section.key}.{quantity.name}".lstrip("."), quantity
             else:
                 for row in section.rows():
                     for quantity in row[1:]:

@@ -2,6 +2,10 @@
 
 import csv
 import os
+
+# Before NumPy is imported. The decoder runs on one BLAS thread by itself; tests of its parts do by this.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from functools import cache
 from pathlib import Path
 

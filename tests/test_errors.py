@@ -2,6 +2,7 @@
 
 import pytest
 
+from kvplan.engine.block_pool import OutOfBlocks
 from kvplan.errors import (
     ExitStatus,
     FileError,
@@ -19,7 +20,7 @@ def every_error_class(base=KvplanError):
 
 
 def test_every_error_class_is_known_here():
-    assert set(every_error_class()) == {KvplanError, UsageError, SpecError, FileError}
+    assert set(every_error_class()) == {KvplanError, UsageError, SpecError, FileError, OutOfBlocks}
 
 
 def test_each_status_is_what_shells_and_sysexits_use():

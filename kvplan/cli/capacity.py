@@ -123,7 +123,7 @@ def capacity(
         inputs=_echo(model_file, gpu_file, shown_contexts, batches or DEFAULT_BATCHES),
     )
     show_report(report, shown, output_path(output), explain=explain, color=color)
-    if check and report.verdict is not None and not report.verdict.fits:
+    if check and report.verdict is not None and not report.verdict.yes:
         raise typer.Exit(ExitStatus.ANSWER_IS_NO)
 
 

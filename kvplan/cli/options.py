@@ -103,6 +103,17 @@ def count(option: str, text: str, largest: int = LARGEST_COUNT) -> int:
     return read(option, text, lambda typed: parse_count(typed, largest))
 
 
+def whole_number(option: str, text: str, largest: int) -> int:
+    """Return an option's whole number from 0 up, such as a seed.
+
+    Raises:
+        UsageError: it is none, or larger than ``largest``.
+    """
+    if text.strip() == "0":
+        return 0
+    return count(option, text, largest)
+
+
 def optional_count(option: str, text: str, largest: int = LARGEST_DEGREE) -> int | None:
     """Return an option's count, or ``None`` where it was not given."""
     return count(option, text, largest) if text else None

@@ -8,7 +8,8 @@ from io import StringIO
 from typing import Any
 
 from kvplan import __version__
-from kvplan.report.words import cell, exact, header, row_name, sentence, share
+from kvplan.report.rows import column_head, shown_rows
+from kvplan.report.words import cell, exact, sentence, share
 from kvplan.results import Facts, Quantity, Report, Shown, Table
 
 SCHEMA_VERSION = 1
@@ -24,13 +25,14 @@ def to_dict(report: Report) -> dict[str, Any]:
     }
     for section in report.sections:
         if isinstance(section, Facts):
-            data[section.key] = {quantity.name: quantity.value for quantity in section.quantities}
+            figures = {quantity.name: quantity.value for quantity in section.quantities}
+            data.update({section.key: figures} if section.key else figures)
         else:
             data[section.key] = [
                 {quantity.name: quantity.value for quantity in row} for row in section.rows()
             ]
     if report.verdict is not None:
-        data["verdict"] = {"fits": report.verdict.fits, "text": report.verdict.text}
+        data["verdict"] = {report.verdict.key: report.verdict.yes, "text": report.verdict.text}
     data["notes"] = list(report.notes)
     return data
 
@@ -49,29 +51,33 @@ def render_csv(report: Report) -> str:
         value = str(quantity.value).lower() if isinstance(quantity.value, bool) else quantity.value
         writer.writerow((name, value, quantity.unit.value))
     if report.verdict is not None:
-        writer.writerow(("verdict.fits", str(report.verdict.fits).lower(), ""))
+        writer.writerow((f"verdict.{report.verdict.key}", str(report.verdict.yes).lower(), ""))
         writer.writerow(("verdict.text", report.verdict.text, ""))
     return text.getvalue()
 
 
 def render_plain(report: Report) -> str:
     """Return every figure as one line, ``name value unit``, in base units and without decoration."""
-    lines = [f"{name} {_bare(quantity)}" for name, quantity in report.figures()]
+    lines = [f"{name} {_in_base_unit(quantity)}" for name, quantity in report.figures()]
     if report.verdict is not None:
         lines.append(f"verdict {report.verdict.text}")
     return "\n".join(lines) + "\n"
 
 
-def _bare(quantity: Quantity) -> str:
-    """Return a figure in its base unit, without thousands separators."""
-    if isinstance(quantity.value, str):
-        return " ".join(quantity.value.split())
+def _in_base_unit(quantity: Quantity) -> str:
+    """Return a figure in its base unit, to the last digit and without thousands separators."""
+    value = quantity.value
+    if isinstance(value, str):
+        return " ".join(value.split())
+    if isinstance(value, float):
+        return f"{value!r} {quantity.unit.value}".rstrip()
     return exact(quantity).replace(",", "")
 
 
 def render_markdown(report: Report) -> str:
     """Return the report as GitHub Markdown."""
-    blocks = [f"### {_escaped(report.heading)}"]
+    title, _, rest = report.heading.partition("\n")
+    blocks = [f"### {_escaped(title)}", *([_escaped(rest)] if rest else [])]
     for section in report.sections:
         if section.shown is Shown.NOT:
             continue
@@ -84,12 +90,9 @@ def render_markdown(report: Report) -> str:
 
 
 def _markdown_table(table: Table) -> str:
-    heads = [table.columns[0].label] + [
-        header(column.label, column.cells[0].unit) if column.cells else column.label
-        for column in table.columns[1:]
-    ]
-    rows = [[row_name(row[0]), *(cell(quantity) for quantity in row[1:])] for row in table.rows()]
-    return _markdown_rows(heads, rows)
+    columns = table.shown_columns()
+    heads = [_escaped(column_head(table, column)) for column in columns]
+    return _markdown_rows(heads, [list(row) for row in shown_rows(table, columns)])
 
 
 def _markdown_facts(facts: Facts) -> str:

@@ -7,6 +7,7 @@ priority are left out and named; where that is not enough, the lines are left to
 from __future__ import annotations
 
 from io import StringIO
+from typing import Literal
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -14,8 +15,9 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from kvplan.report.rows import column_head, shown_rows
 from kvplan.report.terminal import Terminal
-from kvplan.report.words import cell, header, row_name, sentence, share, with_unit
+from kvplan.report.words import cell, sentence, share, with_unit
 from kvplan.results import Column, Facts, Report, Shown, Table
 
 _WIDEST = 10_000
@@ -37,7 +39,8 @@ def render_table(report: Report, terminal: Terminal) -> str:
         emoji=False,
         markup=False,
     )
-    _say(console, terminal, Text(report.heading, style="bold"))
+    title, line_break, rest = report.heading.partition("\n")
+    _say(console, terminal, Text.assemble((title, "bold"), line_break, rest))
     for section in report.sections:
         _section(console, section, terminal)
     _ending(console, report, terminal)
@@ -54,7 +57,7 @@ def _say(console: Console, terminal: Terminal, text: Text) -> None:
 def _ending(console: Console, report: Report, terminal: Terminal) -> None:
     if report.verdict is not None:
         console.print()
-        style = "bold green" if report.verdict.fits else "bold red"
+        style = "bold green" if report.verdict.yes else "bold red"
         _say(console, terminal, Text(report.verdict.text, style=style))
     for note in report.notes:
         _say(console, terminal, Text(f"note: {note}", style="dim"))
@@ -78,28 +81,27 @@ def _section(console: Console, section: Facts | Table, terminal: Terminal) -> No
 
 
 def _print_table(console: Console, table: Table, terminal: Terminal) -> None:
-    columns = list(table.columns)
+    columns = list(table.shown_columns())
     dropped: list[str] = []
-    while terminal.width and _needed(console, _rich_table(columns)) > terminal.width:
+    while terminal.width and _needed(console, _rich_table(columns, table)) > terminal.width:
         least = max(columns[1:], key=lambda column: column.priority, default=None)
         if least is None or least.priority == 0:
             break
         columns.remove(least)
-        dropped.append(least.label)
-    _print_wide(console, _rich_table(columns))
+        dropped.append(" ".join(least.label.split()))
+    _print_wide(console, _rich_table(columns, table))
     if dropped:
         _say(console, terminal, Text(f"  (no room for: {', '.join(dropped)})", style="dim"))
 
 
-def _rich_table(columns: list[Column]) -> RichTable:
+def _rich_table(columns: list[Column], source: Table) -> RichTable:
     table = _empty()
-    for index, column in enumerate(columns):
-        unit = column.cells[0].unit if column.cells else None
-        label = column.label if index == 0 or unit is None else header(column.label, unit)
+    for column in columns:
         words = any(isinstance(q.value, str) for q in column.cells)
-        table.add_column(label, justify="left" if words else "right", no_wrap=True)
-    for row in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(row_name(row[0]), *(cell(quantity) for quantity in row[1:]))
+        justify: Literal["left", "right"] = "left" if words else "right"
+        table.add_column(column_head(source, column), justify=justify, no_wrap=True)
+    for row in shown_rows(source, columns):
+        table.add_row(*row)
     return table
 
 

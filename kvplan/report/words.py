@@ -6,7 +6,15 @@ from kvplan.results import Quantity
 from kvplan.units import Unit, gib, short_count
 
 # What a unit is shown in, where that is not the base unit.
-SHOWN_UNITS = {Unit.BYTES: "GiB"}
+SHOWN_UNITS = {
+    Unit.BYTES: "GiB",
+    Unit.SECONDS: "ms",
+    Unit.BYTES_PER_SECOND: "GB/s",
+    Unit.FLOPS_PER_SECOND: "GFLOP/s",
+    Unit.SHARE: "%",
+}
+_SCALES = {Unit.SECONDS: 1e3, Unit.BYTES_PER_SECOND: 1e-9, Unit.FLOPS_PER_SECOND: 1e-9, Unit.SHARE: 100}
+_MEASURED = {*_SCALES, Unit.TOKENS_PER_SECOND, Unit.FLOPS_PER_BYTE}
 
 
 def cell(quantity: Quantity) -> str:
@@ -21,9 +29,21 @@ def cell(quantity: Quantity) -> str:
             return gib(value)
         case int():
             return f"{value:,}"
+        case float() if quantity.unit in _MEASURED:
+            return _measured(value * _SCALES.get(quantity.unit, 1.0))
+        case float() if 0 < abs(value) < 1e-3:
+            return f"{value:.2g}"
         case float():
             return f"{value:,.12g}"
     return value
+
+
+def _measured(value: float) -> str:
+    """Return a measured number to three digits, or whole where it has more before the point."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    digits = f"{value:.3g}"
+    return digits if "e" not in digits else f"{value:.2e}"
 
 
 def row_name(quantity: Quantity) -> str:
@@ -34,11 +54,22 @@ def row_name(quantity: Quantity) -> str:
 
 
 def exact(quantity: Quantity) -> str:
-    """Return a figure in its base unit with the unit behind it."""
+    """Return a count in its base unit, or a measured number, with the unit behind it."""
+    return f"{bare(quantity)} {shown_unit(quantity)}".rstrip()
+
+
+def bare(quantity: Quantity) -> str:
+    """Return what :func:`exact` does without the unit."""
     value = quantity.value
-    if quantity.unit is Unit.BYTES and isinstance(value, int):
-        return f"{value:,} B"
-    return f"{cell(quantity)} {quantity.unit.value}".rstrip()
+    return f"{value:,}" if quantity.unit is Unit.BYTES and isinstance(value, int) else cell(quantity)
+
+
+def shown_unit(quantity: Quantity) -> str:
+    """Return the unit that :func:`exact` writes: a count's base unit, a handy one of what is measured."""
+    unit = quantity.unit
+    if quantity.value is None:
+        return ""
+    return unit.value if isinstance(quantity.value, int) else SHOWN_UNITS.get(unit, unit.value)
 
 
 def with_unit(quantity: Quantity) -> str:

@@ -15,6 +15,9 @@ import pytest
 
 KVPLAN = (sys.executable, "-m", "kvplan")
 TABLE = ("capacity", "llama-3.1-8b", "--gpu", "h100-sxm")
+SHORT = ("--hidden", "32", "--prompt", "24", "--tokens", "4", "--batch", "2")
+PROOF = ("simulate", "gemma-3-4b", *SHORT)
+ENDLESS = ("simulate", "llama-3.1-8b", "--prompt", "2k", "--tokens", "4k", "--batch", "8")
 ESCAPE = "\x1b["
 CLEAN = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "TERM", "LC_ALL", "PYTHONIOENCODING")}
 
@@ -97,6 +100,29 @@ def test_every_number_of_a_plan_is_shown_or_its_column_named(columns):
     assert left_out <= ({"fits", "live", "limited by"} if columns == 40 else set())
 
 
+@pytest.fixture(scope="module")
+def piped_proof():
+    return run(*PROOF).stdout.decode()
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_every_count_of_a_proof_is_shown_at_any_width(columns, piped_proof):
+    """Counts of four digits and more; what a machine measures is another number every time."""
+    text = on_terminal(PROOF, columns, NO_COLOR="1")
+    proof, whole = (of.partition("\nSpeed here")[0] for of in (text, piped_proof))
+    counts = re.findall(r"\d[\d,]*,\d{3}", whole)
+    assert len(counts) > 20
+    shown = re.findall(r"\d[\d,]*,\d{3}", proof)
+    if columns == 40:
+        assert "(no room for: agree, kind, allocated" in " ".join(proof.split())
+    else:
+        assert shown == counts
+    assert {*shown} <= {*counts}
+    assert {*counts[:20]} <= {*shown}
+    if columns == 80:
+        assert max(map(len, text.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("columns", [40, 80, 200])
 @pytest.mark.parametrize(
     "arguments", [("models", "show", "gemma-3-27b"), ("gpus", "show", "h100-sxm")], ids=" ".join
@@ -136,7 +162,18 @@ def test_the_option_decides_over_the_environment():
     assert ESCAPE in run(*TABLE, "--color", "always", NO_COLOR="1").stdout.decode()
 
 
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
+def test_a_proof_has_no_colour_where_the_environment_says_so(environment):
+    assert ESCAPE not in on_terminal(PROOF, 100, **{"TERM": "xterm", **environment})
+
+
 # Encoding
+
+
+def test_a_proof_is_ascii_where_the_terminal_may_be():
+    done = run(*PROOF, LC_ALL="C")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.isascii()
 
 
 @pytest.mark.parametrize(
@@ -168,7 +205,7 @@ def test_an_error_is_ascii_where_the_terminal_is():
 
 
 @pytest.mark.parametrize(
-    "arguments", [TABLE, ("models", "list"), ("--help",), ("schema", "model")], ids=" ".join
+    "arguments", [TABLE, PROOF, ("models", "list"), ("--help",), ("schema", "model")], ids=" ".join
 )
 def test_a_reader_that_goes_away_is_no_error(arguments):
     read_end, write_end = os.pipe()
@@ -190,6 +227,17 @@ def test_a_full_disk_is_one_line(arguments):
         )
     assert done.returncode == 3
     assert done.stderr == b"error: cannot write to standard output: no space left on device\n"
+
+
+def test_a_proof_that_cannot_be_written_is_one_line(tmp_path):
+    """Standard output is a file that may not grow: full for this process, and for nobody else."""
+    limited = ("sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *KVPLAN)
+    with open(tmp_path / "answer", "wb") as answer:
+        done = subprocess.run(
+            [*limited, *PROOF], stdout=answer, stderr=subprocess.PIPE, env=CLEAN, check=False, timeout=60
+        )
+    assert (done.returncode, (tmp_path / "answer").read_bytes()) == (3, b"")
+    assert done.stderr == b"error: cannot write to standard output: file too large\n"
 
 
 def test_closed_streams():
@@ -225,6 +273,31 @@ def test_an_interrupt_is_no_traceback(tmp_path):
     assert (process.returncode, error) == (130, b"interrupted\n")
 
 
+def test_an_interrupted_run_leaves_nothing(tmp_path):
+    """Progress on the terminal says that the run has begun; the line goes away, and the cursor comes back."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*KVPLAN, *ENDLESS, "-o", str(tmp_path / "answer")],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env={**CLEAN, "TERM": "xterm", "OPENBLAS_NUM_THREADS": "1"},
+    ) as process:
+        os.close(theirs)
+        told = b""
+        while b", step " not in told:
+            told += os.read(ours, 65_536)
+        process.send_signal(signal.SIGINT)
+        answer = process.stdout.read()
+    told += os.read(ours, 65_536)
+    os.close(ours)
+    assert (process.returncode, answer) == (130, b"")
+    assert told.rstrip().endswith(b"interrupted")
+    assert told.rfind(b"\x1b[2K") > told.rfind(b", step "), "the line stays"
+    assert told.rfind(b"\x1b[?25h") > told.rfind(b"\x1b[?25l"), "the cursor stays hidden"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "switches", [("-O",), ("-OO",), ("-W", "error"), ("-X", "dev", "-W", "error"), ("-I",)], ids=" ".join
 )
@@ -233,6 +306,19 @@ def test_python_switches_change_nothing(switches):
     done = run(*asked, program=(sys.executable, *switches, "-m", "kvplan"))
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == run(*asked).stdout
+
+
+def test_python_switches_change_nothing_of_a_proof():
+    asked = ("simulate", "gpt2", "--layers", "1", *SHORT, "--explain", "checks")
+    done = run(*asked, program=(sys.executable, "-OO", "-X", "dev", "-W", "error", "-m", "kvplan"))
+    assert (done.returncode, done.stderr) == (0, b"")
+    usual = run(*asked, OPENBLAS_NUM_THREADS="2", PYTHONHASHSEED="7").stdout
+    assert timeless(done.stdout) == timeless(usual)
+
+
+def timeless(text):
+    """Derivations without the error of logits, whose last digits depend on the order of a sum."""
+    return [line for line in text.decode().splitlines() if not line.startswith("checks.cached_logit_error")]
 
 
 def test_an_environment_with_nothing_in_it_and_no_home():

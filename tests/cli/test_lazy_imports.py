@@ -21,7 +21,7 @@ print("\\n" + json.dumps([status, sorted(sys.modules)]), file=sys.stderr)
 """
 
 
-def modules(arguments, **environment):
+def modules(arguments, expected=0, **environment):
     done = subprocess.run(
         [sys.executable, "-c", PROBE, json.dumps(arguments)],
         capture_output=True,
@@ -30,7 +30,7 @@ def modules(arguments, **environment):
         check=True,
     )
     status, loaded = json.loads(done.stderr.splitlines()[-1])
-    assert status == 0
+    assert status == expected
     return done.stdout, loaded
 
 
@@ -59,6 +59,7 @@ LIGHT = (*NEVER, "numpy", "yaml", "kvplan.plan", "kvplan.specs.model_file")
         ),
         pytest.param(["models", "list", "--format", "csv"], (*NEVER, "numpy"), id="models list"),
         pytest.param(["gpus", "show", "t4"], (*NEVER, "numpy"), id="gpus show"),
+        pytest.param(["simulate", "--help"], (*LIGHT, "kvplan.check", "kvplan.engine"), id="simulate help"),
     ],
 )
 def test_a_command_loads_only_what_it_needs(arguments, absent):
@@ -68,10 +69,40 @@ def test_a_command_loads_only_what_it_needs(arguments, absent):
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        ["gpt3"],
+        ["gpt2", "--batch", "0"],
+        ["gpt2", "--cache", "ring"],
+        ["gpt2", "--kv", "bf17"],
+        ["gpt2", "--color", "x"],
+        ["gpt2", "--prompt", "64k"],
+        ["gpt2", "--kv", "int8-kivi", "--block-size", "16"],
+        ["deepseek-v3", "--kv", "int8-kivi"],
+        ["llama-3.1-405b", "--hidden", "8k", "--layers", "126", "--batch", "256", "--prompt", "64k"],
+    ],
+    ids=" ".join,
+)
+def test_a_simulation_is_refused_before_the_engine_is_loaded(options):
+    out, loaded = modules(["simulate", *options], expected=2)
+    assert out == ""
+    assert among(loaded, (*NEVER, "numpy", "kvplan.engine", "rich.table", "rich.progress")) == []
+
+
+def test_a_short_simulation_loads_no_progress_bar():
+    out, loaded = modules(
+        ["simulate", "gpt2", "--layers", "1", "--hidden", "32", "--prompt", "4", "--tokens", "2", "--json"]
+    )
+    assert out.startswith("{")
+    assert among(loaded, (*NEVER, "rich.progress", "rich.table")) == []
+
+
+@pytest.mark.parametrize(
     ("words", "expected", "unexpected"),
     [
         ("kvplan capacity llama-3.1-", ["llama-3.1-405b", "llama-3.1-70b", "llama-3.1-8b"], "llama-2-7b"),
         ("kvplan capacity gpt2 --gpu h100", ["h100-nvl", "h100-pcie", "h100-sxm"], "a10"),
+        ("kvplan simulate gpt", ["gpt-oss-120b", "gpt-oss-20b", "gpt2", "gpt2-medium"], "phi-2"),
         ("kvplan models show gpt", ["gpt-oss-120b", "gpt-oss-20b", "gpt2", "gpt2-medium"], "phi-2"),
         ("kvplan gpus show rtx40", ["rtx4080", "rtx4090"], "rtx3090"),
     ],

@@ -2,10 +2,13 @@
 
 # ruff: noqa: E501, RUF001 - one line a case, its whole message on it; digits of another script are meant
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+
+from kvplan.specs.catalog import bundled_folder
 
 CONFIG = Path(__file__).parent.parent / "data" / "hf_configs" / "llama-3.1-8b.json"
 
@@ -63,7 +66,7 @@ REFUSED = [
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--kv', 'int2'], 2, "no KV format named 'int2'. Did you mean int8, int4?", id='--kv int2'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--kv', 'fp-8'], 2, "no KV format named 'fp-8'. Did you mean fp8?", id='--kv fp-8'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--kv', 'FP8'], 2, "no KV format named 'FP8'. Did you mean fp8?", id='--kv FP8'),
-    pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--kv', 'nothing'], 2, "no KV format named 'nothing'; expected one of bf16, fp16, fp32, fp8, int8, int4", id='--kv nothing'),
+    pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--kv', 'nothing'], 2, "no KV format named 'nothing'; expected one of bf16, fp16, fp32, fp8, int8, int4, int8-kivi, int4-kivi", id='--kv nothing'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--state', 'vlm'], 2, "no state layout named 'vlm'. Did you mean vllm?", id='--state vlm'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--state', 'transformer'], 2, "no state layout named 'transformer'. Did you mean transformers?", id='--state transformer'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--state', 'none'], 2, "no state layout named 'none'; expected one of transformers, vllm-fp32, vllm", id='--state none'),
@@ -260,6 +263,113 @@ def test_a_group_without_a_command_shows_its_help(group, command):
     assert (status, out) == (2, "")
     assert lines[0].startswith("Usage: ")
     assert any(line.strip() == "Commands:" for line in lines)
+
+
+# What simulate takes as counts, and the largest of each.
+COUNTS = {
+    "--batch": "256",
+    "--prompt": "65,536",
+    "--tokens": "4,096",
+    "--chunk": "65,536",
+    "--block-size": "65,536",
+    "--layers": "65,536",
+    "--hidden": "8,192",
+}
+NO_COUNTS = {
+    "0": "is out of range: expected 1 to {}",
+    "99999": "is out of range: expected 1 to {}",
+    "1.5": "is not a whole number",
+    "-1": "is not a count such as 8192, 4k or 1M",
+    "x": "is not a count such as 8192, 4k or 1M",
+    "1,2": "is not a count such as 8192, 4k or 1M",
+    "1..4": "is not a count such as 8192, 4k or 1M",
+    "9" * 20: "is not a count such as 8192, 4k or 1M",
+}
+
+
+@pytest.mark.parametrize("wrong", NO_COUNTS)
+@pytest.mark.parametrize("option", COUNTS)
+def test_counts_of_a_simulation(option, wrong, refused):
+    expected = NO_COUNTS[wrong].format(COUNTS[option])
+    assert refused("simulate", "gpt2", option, wrong) == [f"{option}: '{wrong}' {expected}"]
+
+
+@pytest.mark.parametrize("option", [*COUNTS, "--seed", "--kv", "--cache", "--explain", "--format"])
+def test_an_empty_value_of_a_simulation(option, refused):
+    assert refused("simulate", "gpt2", option, "") == [
+        f"the value of {option} is empty   (is a shell variable not set?)"
+    ]
+
+
+SIMULATIONS = [
+    ("", "name a model, or say --all   (kvplan simulate llama-3.1-8b)"),
+    ("gpt2 --all", "a model, or --all: not both   (kvplan simulate llama-3.1-8b)"),
+    ("gpt3", "no model named 'gpt3'. Did you mean gpt2?   (kvplan models list)"),
+    ("gpt2 gpt2", "got unexpected extra argument(s) (gpt2)   (kvplan --help)"),
+    ("gpt2 --gpu t4", "no such option: --gpu (Possible options: --output)   (kvplan --help)"),
+    ("gpt2 --sed 1", "no such option: --sed (Possible options: --seed, --specs)   (kvplan --help)"),
+    ("gpt2 --seed -1", "--seed: '-1' is not a count such as 8192, 4k or 1M"),
+    ("gpt2 --seed 0.5", "--seed: '0.5' is not a whole number"),
+    ("gpt2 --seed 2049M", "--seed: '2049M' is out of range: expected 1 to 2,147,483,648"),
+    ("gpt2 --seed now", "--seed: 'now' is not a count such as 8192, 4k or 1M"),
+    ("gpt2 --cache page", "no cache named 'page'. Did you mean paged?"),
+    ("gpt2 --cache ring", "no cache named 'ring'; expected one of paged, contiguous"),
+    ("gpt2 --kv bf17", "no KV format named 'bf17'. Did you mean bf16?"),
+    ("gpt2 --kv int8-kiv", "no KV format named 'int8-kiv'. Did you mean int8-kivi, int4-kivi, int8?"),
+    ("gpt2 --format jsn", "no output format named 'jsn'. Did you mean json?"),
+    ("gpt2 --color x", "no colour setting named 'x'; expected one of auto, always, never"),
+    ("gpt2 --specs nowhere", "--specs: 'nowhere' is no folder   (it holds models/*.yaml and gpus/*.yaml)"),
+    ("--all --specs empty", "--all: no model in 'empty'   (it holds models/*.yaml)"),
+    (
+        "gpt2 --prompt 1k --tokens 1",
+        "1,025 tokens are more than the 1,024 positions of gpt2   (a smaller --prompt or --tokens)",
+    ),
+    (
+        "gpt2 --kv int8-kivi --block-size 16",
+        "int8-kivi quantises the keys of 64 tokens together: blocks of 16 tokens are not whole groups"
+        "   (--block-size 64)",
+    ),
+    (
+        "deepseek-v3 --kv int4-kivi",
+        "int4-kivi groups keys per channel, and latent attention caches none"
+        "   (--kv int4 stores a latent with a scale of its own)",
+    ),
+    (
+        "--all --kv int8-kivi",
+        "deepseek-v2-lite: int8-kivi groups keys per channel, and latent attention caches none"
+        "   (--kv int8 stores a latent with a scale of its own)",
+    ),
+    (
+        "--all --prompt 2k",
+        "2,080 tokens are more than the 2,048 positions of falcon-180b   (a smaller --prompt or --tokens)",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"), SIMULATIONS, ids=[line or "nothing" for line, _ in SIMULATIONS]
+)
+def test_simulations(line, expected, folder, refused):
+    assert refused("simulate", *line.split()) == [expected]
+
+
+def test_a_simulation_that_no_memory_holds(refused, monkeypatch):
+    """Pages of this machine are said to be few."""
+    monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 20_000}.__getitem__)
+    (line,) = refused("simulate", "llama-3.1-8b", "--hidden", "512")
+    assert re.fullmatch(
+        r"llama-3\.1-8b at this scale takes [\d.]+ GiB, more than half of this machine's memory   "
+        r"\(a smaller --hidden, --layers, --batch or --prompt\)",
+        line,
+    )
+
+
+def test_an_odd_head_in_a_packed_format(folder, refused):
+    model = (bundled_folder() / "models" / "gpt2.yaml").read_text(encoding="utf-8")
+    (folder / "odd.yaml").write_text(model.replace("head_dim: 64", "head_dim: 63"))
+    (line,) = refused("simulate", "./odd.yaml", "--kv", "int4", "--prompt", "8", "--tokens", "2")
+    assert "int4" in line
+    assert "63" in line
 
 
 # What looks odd and is right.

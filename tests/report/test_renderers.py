@@ -163,3 +163,94 @@ def test_colour_changes_nothing_but_colour():
 def test_any_text_and_number(render, text, number):
     shown = render(report(facts(text, number), heading=text, verdict=Verdict(True, text)))
     assert str(number) in shown.replace(",", "")
+
+
+# Tables in base units
+
+
+def numbered(*sizes, first=0, labels=(), name="layer"):
+    """A table of numbered rows in base units, its sizes under a head of two lines."""
+    rows = range(first, first + len(sizes))
+    return Table(
+        "t",
+        "T",
+        (
+            Column(name, name, tuple(fact(name, n, "here") for n in rows)),
+            Column("size", "size\nplanned", tuple(fact("size", n, "here", Unit.BYTES) for n in sizes)),
+            Column("kind", "kind", tuple(fact("kind", "k", "here") for _ in rows), shown=False),
+        ),
+        units=True,
+        labels=labels,
+    )
+
+
+def rows_of(found, width=None):
+    lines = render_table(report(found), Terminal(width)).splitlines()[3:]
+    return [line.split() for line in lines if line]
+
+
+def test_equal_rows_of_a_running_number_are_one():
+    assert rows_of(numbered(2048, 2048, 2048, 1, 2048))[3:] == [
+        ["0-2", "2,048"],
+        ["3", "1"],
+        ["4", "2,048"],
+    ]
+    assert "| 0-2 | 2,048 |\n| 3 | 1 |\n| 4 | 2,048 |" in render_markdown(
+        report(numbered(2048, 2048, 2048, 1, 2048))
+    )
+
+
+@pytest.mark.parametrize("table", [numbered(7, 7, first=3), numbered(7, 7, labels=("a", "b")), numbered(7)])
+def test_rows_that_have_names_stay_by_themselves(table):
+    assert len(rows_of(table)) == 3 + len(table.columns[0].cells)
+
+
+def test_machines_get_every_row_and_the_hidden_column():
+    data = to_dict(report(numbered(7, 7)))
+    assert data["t"] == [{"layer": n, "size": 7, "kind": "k"} for n in (0, 1)]
+
+
+def test_a_unit_all_cells_share_is_in_the_head_and_else_behind_each():
+    assert rows_of(numbered(2048, 1))[:3] == [["size"], ["planned"], ["layer", "(B)"]]
+    assert rows_of(numbered(2048, None))[2:] == [["layer", "(B)"], ["0", "2,048"], ["1", "-"]]
+    assert "| layer | size planned (B) |" in render_markdown(report(numbered(2048, 1)))
+    units = (
+        fact("v", 2048, "here", Unit.BYTES),
+        fact("v", 0.0125, "here", Unit.SECONDS),
+        fact("v", None, "here"),
+    )
+    names = tuple(fact("name", n, "here") for n in "abc")
+    mixed = Table("t", "T", (Column("name", "name", names), Column("v", "v", units)), units=True)
+    assert rows_of(mixed) == [["name", "v"], ["a", "2,048", "B"], ["b", "12.5", "ms"], ["c", "-"]]
+
+
+def test_a_head_of_two_lines_is_one_in_what_there_was_no_room_for():
+    wide = numbered(2048, 1)
+    columns = (*wide.columns[:1], Column("size", "size\nplanned", wide.columns[1].cells, priority=1))
+    more = Column("words", "more\nwords", tuple(fact("w", "x" * 40, "here") for _ in range(2)), priority=2)
+    shown = render_table(report(Table("t", "T", (*columns, more), units=True)), Terminal(40))
+    assert "\n  (no room for: more words)\n" in shown
+
+
+def test_a_heading_of_several_lines():
+    shown = render_table(report(facts(1), heading="one\ntwo"), Terminal(80))
+    assert shown.startswith("one\ntwo\n\n")
+    assert render_markdown(report(facts(1), heading="one\ntwo")).startswith("### one\n\ntwo\n\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (0.00481234, Unit.SECONDS, "4.81 ms"),
+        (4.15e10, Unit.BYTES_PER_SECOND, "41.5 GB/s"),
+        (1.16e11, Unit.FLOPS_PER_SECOND, "116 GFLOP/s"),
+        (0.15761, Unit.SHARE, "15.8 %"),
+        (826.4, Unit.TOKENS_PER_SECOND, "826 tokens/s"),
+        (8.1e-7, Unit.NONE, "8.1e-07"),
+    ],
+)
+def test_what_is_measured_is_shown_to_three_digits_and_exported_whole(value, unit, shown):
+    found = report(Facts("f", "F", (fact("a", value, "here", unit, "a"),)))
+    assert f"  a   {shown}\n" in render_table(found, Terminal())
+    assert render_plain(found) == f"f.a {value!r} {unit.value}".rstrip() + "\n"
+    assert float(list(csv.reader(io.StringIO(render_csv(found))))[1][1]) == value

@@ -1,0 +1,137 @@
+"""A model scaled down, planned and run: every figure of the plan beside what the engine counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvplan.arch.model import Model
+from kvplan.arch.scale_down import scaled_down
+from kvplan.check.measurement import Measurement, Progress, measure
+from kvplan.check.scenario import Scenario
+from kvplan.plan.requests import Request
+from kvplan.plan.run import RunPrediction, predict_run
+from kvplan.results import Quantity, fact
+from kvplan.units import Unit
+
+# Cached decoding must give the logits of reading the sequence again to this share of the largest one.
+LOGIT_TOLERANCE = 1e-4
+
+COUNTED = "counted by the engine where its arrays are touched"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A figure of the plan beside the engine's; they agree when they are equal to the last unit."""
+
+    label: str
+    predicted: Quantity
+    measured: Quantity
+
+    @property
+    def name(self) -> str:
+        """The figure's name."""
+        return self.predicted.name
+
+    @property
+    def agree(self) -> bool:
+        """Whether the two are equal; for the error of logits, whether it is within the tolerance."""
+        if self.predicted.source == TOLERANCE:
+            assert isinstance(self.measured.value, float)
+            return self.measured.value <= LOGIT_TOLERANCE
+        return self.predicted.value == self.measured.value
+
+
+TOLERANCE = "kvplan: float32 arithmetic in another order"
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """A plan, its run, and their figures side by side."""
+
+    model: Model
+    scaled: Model
+    scenario: Scenario
+    prediction: RunPrediction
+    measurement: Measurement
+    checks: tuple[Check, ...]
+    layer_checks: tuple[tuple[Check, Check], ...]
+
+    @property
+    def agree(self) -> bool:
+        """Whether every figure agrees."""
+        return not self.disagreeing
+
+    @property
+    def disagreeing(self) -> tuple[Check, ...]:
+        """The figures that differ."""
+        layers = (check for pair in self.layer_checks for check in pair)
+        return tuple(check for check in (*self.checks, *layers) if not check.agree)
+
+
+def simulate(
+    model: Model,
+    scenario: Scenario,
+    on_step: Progress,
+    *,
+    layers: int | None = None,
+    hidden_size: int | None = None,
+) -> Simulation:
+    """Scale a model down, plan a scenario on it, run it, and compare.
+
+    Raises:
+        UsageError: the scenario cannot be run on this model.
+    """
+    scaled = scaled_down(model, layers=layers, hidden_size=hidden_size)
+    requests = [Request(length, scenario.new_tokens) for length in scenario.prompt_tokens]
+    prediction = predict_run(scaled, requests, scenario.kv, scenario.allocation, scenario.chunk_tokens)
+    measurement = measure(scaled, scenario, on_step)
+    return Simulation(
+        model,
+        scaled,
+        scenario,
+        prediction,
+        measurement,
+        _checks(prediction, measurement),
+        _layer_checks(prediction, measurement),
+    )
+
+
+def _measured(like: Quantity, value: int | float) -> Quantity:
+    return fact("measured", value, COUNTED, like.unit)
+
+
+def _check(label: str, predicted: Quantity, value: int | float) -> Check:
+    return Check(label, predicted, _measured(predicted, value))
+
+
+def _checks(plan: RunPrediction, run: Measurement) -> tuple[Check, ...]:
+    """Return the figures of the whole run, those of the plan beside those of the engine."""
+    live, allocated = (sum(getattr(b, kind) for b in run.layers) for kind in ("live", "allocated"))
+    checks = [
+        _check("weights", plan.weights_bytes, run.weights_bytes),
+        _check("cache live", plan.cache_live_bytes, live),
+        _check("cache allocated", plan.cache_allocated_bytes, allocated),
+    ]
+    if plan.cache_blocks is not None:
+        checks.append(_check("cache blocks", plan.cache_blocks, run.blocks))
+    for word, work, counted in (("prefill", plan.prefill, run.prefill), ("decode", plan.decode, run.decode)):
+        checks += [
+            _check(f"{word} matmul", work.matmul_flops, counted.matmul_flops),
+            _check(f"{word} attention", work.attention_flops, counted.attention_flops),
+            _check(f"{word} cache read", work.cache_read_bytes, counted.cache_read_bytes),
+            _check(f"{word} cache written", work.cache_written_bytes, counted.cache_written_bytes),
+        ]
+    if plan.decode_intensity.value is not None:
+        intensity = run.decode.attention_flops / run.decode.cache_read_bytes
+        checks.append(_check("decode attention intensity", plan.decode_intensity, intensity))
+    tolerance = Quantity("cached_logit_error", LOGIT_TOLERANCE, Unit.NONE, source=TOLERANCE)
+    checks.append(_check("cached against recomputed logits", tolerance, run.errors.cached))
+    return tuple(checks)
+
+
+def _layer_checks(plan: RunPrediction, run: Measurement) -> tuple[tuple[Check, Check], ...]:
+    """Return each layer's live and allocated cache bytes."""
+    return tuple(
+        (_check("live", live, counted.live), _check("allocated", allocated, counted.allocated))
+        for (live, allocated), counted in zip(plan.layers, run.layers, strict=True)
+    )

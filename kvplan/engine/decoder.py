@@ -1,0 +1,136 @@
+"""The whole decoder: embeddings, layers, and the head, over a batch of sequences of any lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvplan.arch.model import Model
+from kvplan.engine.cache import Cache, Tokens
+from kvplan.engine.counter import Counter
+from kvplan.engine.layer import DecoderLayer
+from kvplan.engine.linear import Linear
+from kvplan.engine.norms import make_norm
+from kvplan.engine.one_thread import one_blas_thread
+from kvplan.engine.rotaries import Rotaries
+from kvplan.errors import UsageError
+
+Float = NDArray[np.float32]
+
+
+class Logits(Enum):
+    """The new tokens whose logits a step makes: of each sequence's last, of every one, or of none."""
+
+    LAST = "last"
+    EVERY = "every"
+    NONE = "none"
+
+
+class Decoder:
+    """A model with its weights, ready to run in float32.
+
+    Args:
+        model: what to run; a vision tower is not.
+        weights: every tensor by its name, a layer's as ``layers.N.`` and its name in the description,
+            shaped as there (copies first); emptied as they are taken over.
+        max_tokens: longest sequence of the run; positions are made for so many.
+
+    Raises:
+        UsageError: the model has learned positions, and fewer than that.
+    """
+
+    def __init__(self, model: Model, weights: dict[str, Float], max_tokens: int) -> None:
+        if 0 < model.learned_positions < max_tokens:
+            limit = f"{model.learned_positions:,} positions of {model.name}"
+            raise UsageError(f"{max_tokens:,} tokens are more than the {limit}")
+        self._model, self._max_tokens = model, max_tokens
+        outer = {name: weights.pop(name) for name in list(weights) if not name.startswith("layers.")}
+        embedding = outer["embed_tokens.weight"]
+        # A tied head reads the same array: the embedding is then looked up in the head's panels.
+        self._embedding = None if model.tie_word_embeddings else embedding
+        head = embedding if model.tie_word_embeddings else outer["lm_head.weight"]
+        self._head = Linear(head, outer.get("lm_head.bias"))
+        self._positions = outer.get("embed_positions.weight")
+        self._norm = make_norm(model.norm, outer, "norm", model.norm_eps)
+        rotaries = Rotaries(model, max_tokens)
+        self._layers = [
+            DecoderLayer(model, index, _of_layer(weights, index), rotaries)
+            for index in range(len(model.layers))
+        ]
+
+    @property
+    def weights_nbytes(self) -> int:
+        """Bytes of every weight array."""
+        tables = (table.nbytes for table in (self._embedding, self._positions) if table is not None)
+        layers = sum(layer.nbytes for layer in self._layers)
+        return layers + sum(tables) + self._norm.nbytes + self._head.nbytes
+
+    def forward(
+        self,
+        cache: Cache,
+        batch: Sequence[tuple[int, Tokens]],
+        counter: Counter,
+        *,
+        decode: bool = False,
+        logits: Logits = Logits.LAST,
+    ) -> Float:
+        """Run new tokens of several sequences and return their logits.
+
+        Args:
+            cache: where the sequences are.
+            batch: sequences of the cache with the ids of their new tokens.
+            counter: what is multiplied and touched is added to it.
+            decode: each sequence has one new token behind a prompt that was read before; latent
+                attention then runs absorbed.
+            logits: of which tokens logits are made.
+
+        Returns:
+            ``(tokens, vocabulary)``, sequence by sequence.
+
+        Raises:
+            UsageError: a token is none of the vocabulary, or a sequence would get longer than the decoder or
+                the cache is for; nothing is changed.
+            OutOfBlocks: the cache has no room; nothing is changed.
+            ValueError: a key or value is not finite; the sequences can only be freed.
+        """
+        tokens = np.concatenate([np.empty(0, np.int64), *(new for _, new in batch)])
+        self._require(tokens, max((cache.length(sequence) + len(new) for sequence, new in batch), default=0))
+        step = cache.begin(batch, decode=decode)
+        with one_blas_thread():
+            x = self._embed(tokens, step.positions)
+            for layer in self._layers:
+                x = layer(x, step, counter)
+            cache.finish(batch)
+            match logits:
+                case Logits.LAST:
+                    x = x[step.last_rows]
+                case Logits.NONE:
+                    return np.empty((0, self._model.vocab_size), np.float32)
+            return self._logits(x, counter)
+
+    def _require(self, tokens: Tokens, longest: int) -> None:
+        """Raise UsageError unless these tokens exist, and a sequence of this length has its positions."""
+        if longest > self._max_tokens:
+            raise UsageError(f"{longest:,} tokens are more than the {self._max_tokens:,} this decoder is for")
+        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < self._model.vocab_size:
+            raise UsageError(f"tokens are numbered 0 to {self._model.vocab_size - 1:,}")
+
+    def _embed(self, tokens: Tokens, positions: Tokens) -> Float:
+        x = self._head.rows(tokens) if self._embedding is None else self._embedding[tokens]
+        if self._model.embedding_multiplier != 1:
+            x = x * np.float32(self._model.embedding_multiplier)
+        return x if self._positions is None else x + self._positions[positions]
+
+    def _logits(self, x: Float, counter: Counter) -> Float:
+        logits = self._head(self._norm(x, counter), counter)
+        cap = self._model.final_logit_softcapping
+        return logits if cap is None else np.tanh(logits / np.float32(cap)) * np.float32(cap)
+
+
+def _of_layer(weights: dict[str, Float], index: int) -> Mapping[str, Float]:
+    prefix = f"layers.{index}."
+    names = [name for name in weights if name.startswith(prefix)]
+    return {name[len(prefix) :]: weights.pop(name) for name in names}

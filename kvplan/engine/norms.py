@@ -1,0 +1,127 @@
+"""Norms: RMSNorm, its unit-offset form, LayerNorm, and the gated norm of the delta net."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvplan.arch.activation import Activation
+from kvplan.arch.norm import Norm
+from kvplan.engine.activations import activate
+from kvplan.engine.counter import Counter
+
+
+class RMSNorm:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis (arXiv 1910.07467).
+
+    Args:
+        weight: (width,), the scale, or its distance from one with ``unit_offset``.
+        eps: added to the mean square.
+        unit_offset: the scale is 1 + weight (Gemma, Qwen3-Next).
+    """
+
+    def __init__(self, weight: NDArray[np.float32], eps: float, *, unit_offset: bool = False) -> None:
+        self._scale = weight + np.float32(1) if unit_offset else weight
+        self._eps = np.float32(eps)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the scale."""
+        return self._scale.nbytes
+
+    def __call__(self, x: NDArray[np.float32], counter: Counter) -> NDArray[np.float32]:
+        """Return x of (..., width) normalised."""
+        out = scale_to_unit(x, self._eps)
+        out *= self._scale
+        counter.read_weights(self.nbytes)
+        return out
+
+
+class GatedRMSNorm:
+    """RMSNorm whose result is multiplied by silu(gate): the norm before the delta net's output.
+
+    Args:
+        weight: (width,), the scale.
+        eps: added to the mean square.
+    """
+
+    def __init__(self, weight: NDArray[np.float32], eps: float) -> None:
+        self._norm = RMSNorm(weight, eps)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the scale."""
+        return self._norm.nbytes
+
+    def __call__(
+        self, x: NDArray[np.float32], gate: NDArray[np.float32], counter: Counter
+    ) -> NDArray[np.float32]:
+        """Return x of (..., width) normalised and gated; ``gate`` has its shape and is overwritten."""
+        out = self._norm(x, counter)
+        out *= activate(Activation.SILU, gate)
+        return out
+
+
+class LayerNorm:
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis (arXiv 1607.06450).
+
+    Args:
+        weight: (width,), the scale.
+        bias: (width,), added last.
+        eps: added to the variance.
+    """
+
+    def __init__(self, weight: NDArray[np.float32], bias: NDArray[np.float32], eps: float) -> None:
+        self._scale, self._bias = weight, bias
+        self._eps = np.float32(eps)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the scale and the bias."""
+        return self._scale.nbytes + self._bias.nbytes
+
+    def __call__(self, x: NDArray[np.float32], counter: Counter) -> NDArray[np.float32]:
+        """Return x of (..., width) normalised."""
+        mean = np.add.reduce(x, axis=-1, keepdims=True)
+        mean *= np.float32(1 / x.shape[-1])
+        out = scale_to_unit(x - mean, self._eps)
+        out *= self._scale
+        out += self._bias
+        counter.read_weights(self.nbytes)
+        return out
+
+
+AnyNorm: TypeAlias = RMSNorm | LayerNorm
+
+
+def make_norm(kind: Norm, weights: Mapping[str, NDArray[np.float32]], name: str, eps: float) -> AnyNorm:
+    """Build the norm called ``name`` from a layer's weights."""
+    scale = weights[f"{name}.weight"]
+    match kind:
+        case Norm.RMS:
+            return RMSNorm(scale, eps)
+        case Norm.RMS_UNIT_OFFSET:
+            return RMSNorm(scale, eps, unit_offset=True)
+        case Norm.LAYER:
+            return LayerNorm(scale, weights[f"{name}.bias"], eps)
+        case _:
+            assert_never(kind)
+
+
+def scale_to_unit(x: NDArray[np.float32], eps: np.float32) -> NDArray[np.float32]:
+    """Return x / sqrt(mean(x^2) + eps) over the last axis."""
+    root = sum_of_squares(x)
+    root *= np.float32(1 / x.shape[-1])
+    root += eps
+    np.sqrt(root, out=root)
+    return np.divide(x, root)
+
+
+def sum_of_squares(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the sum of squares over the last axis, (..., 1)."""
+    # As products of vectors: BLAS does them twice as fast as einsum, and sums more accurately.
+    squares: NDArray[np.float32] = np.matmul(x[..., np.newaxis, :], x[..., np.newaxis])
+    return squares[..., 0]

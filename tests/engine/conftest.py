@@ -1,0 +1,112 @@
+"""Small models of every kind of layer, and ways to run them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kvplan.arch.attention import Attention
+from kvplan.arch.experts import Experts
+from kvplan.arch.gated_delta_net import GatedDeltaNet
+from kvplan.arch.latent_attention import LatentAttention
+from kvplan.arch.layer import Layer
+from kvplan.arch.mlp import MLP
+from kvplan.arch.model import Model
+from kvplan.arch.norm import Block, Norm
+from kvplan.arch.rotary import RopeParameters
+from kvplan.engine.cache import Cache
+from kvplan.engine.counter import Counter
+from kvplan.engine.decoder import Decoder
+from kvplan.engine.random_weights import random_weights
+
+ROPE = RopeParameters(10_000.0)
+FULL = Attention(4, 2, 16, rope_parameters=ROPE, qk_norm=True)
+BIASED = Attention(2, 2, 24, qkv_bias=True, out_bias=True)
+DENSE = MLP(48)
+MOE = Experts(6, 2, 16, shared_expert_intermediate_size=16, shared_expert_gate=True)
+KINDS = {
+    "gqa": [Layer(FULL, DENSE)] * 2,
+    "mha": [Layer(BIASED, MLP(48, gated=False, mlp_bias=True))] * 2,
+    "mqa": [Layer(Attention(4, 1, 16, rope_parameters=ROPE), DENSE, Block.PARALLEL)] * 2,
+    "windows": [
+        Layer(replace(FULL, sliding_window=8, attn_logit_softcapping=20.0), DENSE, Block.SANDWICH),
+        Layer(FULL, MOE, Block.SANDWICH),
+    ],
+    "sinks": [Layer(replace(FULL, sliding_window=6, sink_tokens=3, sinks=True), DENSE)] * 2,
+    "chunks": [Layer(replace(FULL, attention_chunk_size=8), DENSE), Layer(FULL, DENSE)],
+    "latent": [Layer(LatentAttention(4, 32, 16, 8, 16, q_lora_rank=24, rope_parameters=ROPE), MOE)] * 2,
+    "delta": [Layer(GatedDeltaNet(2, 4, 16, 16, 4), MOE), Layer(replace(FULL, output_gate=True), DENSE)],
+}
+VOCABULARY = 97
+
+
+def small_model(kind):
+    return Model(
+        name=kind,
+        source="a test",
+        dtype="fp32",
+        hidden_size=40,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=512,
+        layers=tuple(KINDS[kind]),
+        norm=Norm.LAYER if kind == "mha" else Norm.RMS,
+        learned_positions=512 if kind == "mha" else 0,
+        tie_word_embeddings=kind in ("gqa", "windows"),
+    )
+
+
+class Runner:
+    """A small model with its weights, and short words for running it."""
+
+    def __init__(self, kind):
+        self.model = small_model(kind)
+        self.decoder = Decoder(self.model, random_weights(self.model, seed=3), max_tokens=512)
+
+    def cache(self, kv, allocation, sequences=8, blocks=None):
+        return Cache(self.model, kv, allocation, 512, sequences, blocks)
+
+    def feed(self, cache, *batch, decode=False):
+        """Logits of the last of each sequence's new tokens."""
+        given = [(sequence, np.asarray(tokens)) for sequence, tokens in batch]
+        return self.decoder.forward(cache, given, Counter(), decode=decode)
+
+    def greedy(self, cache, sequence, logits, count):
+        """The next tokens of one sequence, and the logits behind the last."""
+        tokens = []
+        for _ in range(count):
+            tokens.append(int(logits.argmax()))
+            logits = self.feed(cache, (sequence, tokens[-1:]), decode=True)[0]
+        return tokens, logits
+
+
+_RUNNERS = {}
+
+
+@pytest.fixture(params=KINDS)
+def runner(request):
+    """A runner of each kind of model in turn."""
+    if request.param not in _RUNNERS:
+        _RUNNERS[request.param] = Runner(request.param)
+    return _RUNNERS[request.param]
+
+
+@pytest.fixture
+def runner_of():
+    """A function from a kind of model to its runner."""
+
+    def find(kind):
+        if kind not in _RUNNERS:
+            _RUNNERS[kind] = Runner(kind)
+        return _RUNNERS[kind]
+
+    return find
+
+
+@pytest.fixture
+def prompt():
+    """A function that draws a prompt of some length."""
+
+    def draw(length, seed=0):
+        return np.random.default_rng([seed, length]).integers(0, VOCABULARY, length)
+
+    return draw
