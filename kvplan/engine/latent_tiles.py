@@ -8,21 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvplan.engine.counter import Counter
-from kvplan.engine.kv_codecs import BFLOAT16, F32, FLOAT8, FLOAT16, FLOAT32, INT4, INT8, Words
-from kvplan.engine.kv_quantisers import Bits, decode_float16, quantise_asymmetric, quantise_symmetric
+from kvplan.engine.kv_codecs import F32, Words
+from kvplan.engine.kv_quantisers import Bits, decode_float16
+from kvplan.engine.tile_formats import value_format
 from kvplan.errors import UsageError
 from kvplan.storage import KvFormat
 
 Blocks = NDArray[np.int64]
-
-_CODECS = {
-    "fp32": FLOAT32,
-    "bf16": BFLOAT16,
-    "fp16": FLOAT16,
-    "fp8": FLOAT8,
-    "int8": INT8,
-    "int4": INT4,
-}
 
 
 class RowArena:
@@ -33,15 +25,15 @@ class RowArena:
     """
 
     def __init__(self, dim: int, blocks: int, block_tokens: int, kv: KvFormat) -> None:
-        codec = _CODECS.get(kv.name)
-        if codec is None:
+        if kv.key_group_tokens:
             raise UsageError(f"KV format {kv.name} has scales per key channel: a latent has none")
+        self._format = value_format(kv)
+        codec = self._format.codec
         if dim % codec.planes:
             raise UsageError(f"KV format {kv.name} packs {codec.planes} elements: {dim} cannot be packed")
-        self._codec = codec
         self._words = np.zeros((blocks, block_tokens, dim // codec.planes), codec.dtype)
-        self._scales = self._plane(blocks, block_tokens, kv.name in ("int8", "int4"))
-        self._minima = self._plane(blocks, block_tokens, kv.name == "int4")
+        self._scales = self._plane(blocks, block_tokens, self._format.scaled)
+        self._minima = self._plane(blocks, block_tokens, self._format.shifted)
 
     @staticmethod
     def _plane(blocks: int, block_tokens: int, there: bool) -> Bits:
@@ -54,21 +46,19 @@ class RowArena:
 
     def write(self, blocks: Blocks, offsets: Blocks, rows: F32) -> None:
         """Store rows ``(n, dim)`` at their places."""
-        if self._minima.shape[1]:
-            rows, scales, minima = quantise_asymmetric(rows)
-            self._minima[blocks, offsets] = minima
-            self._scales[blocks, offsets] = scales
-        elif self._scales.shape[1]:
-            rows, scales = quantise_symmetric(rows)
-            self._scales[blocks, offsets] = scales
-        self._words[blocks, offsets] = self._codec.pack(rows)
+        words, scales, minima = self._format.encode(rows[:, None])
+        self._words[blocks, offsets] = words[:, 0]
+        if scales is not None:
+            self._scales[blocks, offsets] = scales[:, 0]
+        if minima is not None:
+            self._minima[blocks, offsets] = minima[:, 0]
 
     def rows(self, blocks: Blocks, stop: int) -> F32:
         """Return the first ``stop`` rows of these blocks, ``(stop, dim)``; a view where they are plain."""
         words = _first(self._words, blocks, stop)
-        if self._codec.in_place:
+        if self._format.codec.in_place:
             return words
-        found = self._codec.unpack(words)
+        found = self._format.codec.unpack(words)
         if self._scales.shape[1]:
             found *= decode_float16(_first(self._scales, blocks, stop))[:, None]
         if self._minima.shape[1]:
