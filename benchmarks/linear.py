@@ -1,19 +1,25 @@
 """Time the engine's linear layer against the products NumPy and torch would do with the same weight.
 
-    OPENBLAS_NUM_THREADS=1 python benchmarks/linear.py [--runs N]
+    python benchmarks/linear.py [--runs N]
 
-All candidates run in the same process, in turns; the figures are medians of the runs. Every product reads
-another copy of its weight, so that weights come from memory as a model's do. torch is left out where it is
-not installed. Results depend on the kernels OpenBLAS chooses (OPENBLAS_CORETYPE), which are printed.
+All candidates run in the same process, in turns and on one thread; the figures are medians of CPU time.
+Every product reads another copy of its weight, so that weights come from memory as a model's do. torch is
+left out where it is not installed. The kernels OpenBLAS has for the processor decide; they are printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+
+# Before NumPy is imported. A forced kernel set would be measured instead of the machine's own.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ.pop("OPENBLAS_CORETYPE", None)
+
 from collections.abc import Callable
 from itertools import cycle
 from statistics import median
-from time import perf_counter
+from time import thread_time
 
 import numpy as np
 
@@ -57,9 +63,9 @@ def measure(products: dict[str, Product], x: np.ndarray, runs: int) -> dict[str,
     seconds: dict[str, list[float]] = {name: [] for name in products}
     for _ in range(runs + 1):
         for name, product in products.items():
-            start = perf_counter()
+            start = thread_time()
             result = product(x)
-            seconds[name].append(perf_counter() - start)
+            seconds[name].append(thread_time() - start)
             if not np.allclose(result, expected, rtol=1e-3, atol=1e-3):
                 raise SystemExit(f"{name} is not the product")
     # The first run of each also allocates and loads.

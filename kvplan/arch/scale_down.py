@@ -101,7 +101,7 @@ def _feed_forward(block: FeedForward, ratio: tuple[int, int]) -> FeedForward:
             return replace(
                 block,
                 moe_intermediate_size=min(_width(width, ratio), max(1, EXPERT_FEATURES // count)),
-                shared_expert_intermediate_size=_width(shared, ratio) if shared else 0,
+                shared_expert_intermediate_size=_width(shared, ratio),
             )
 
 

@@ -204,7 +204,7 @@ class Cache:
         changes = [group.changes(growths) for group in self._groups]
         parts = {}
         for group, grown in zip(self._groups, changes, strict=True):
-            before = group.views(growths, after=False)
+            before = () if decode else group.views(growths, after=False)
             self._take(group, grown)
             part = GroupStep(*group.destinations(growths), before, group.views(growths, after=True))
             parts.update(dict.fromkeys(group.layers, part))

@@ -32,7 +32,7 @@ class GroupStep:
     Args:
         rows: the new tokens that have a place, among all of the step's; ``None`` for all of them.
         blocks, offsets: the place of each of those.
-        before: what was in view when the step began.
+        before: what was in view when the step began; nothing in a decode step, which never reads it.
         after: what is in view once its tokens are stored.
     """
 

@@ -102,6 +102,12 @@ def test_widths_scale_with_the_models_in_steps_of_32(bundled):
         assert scaled_down(llama, hidden_size=hidden).layers[0].mlp.intermediate_size == width
 
 
+def test_a_width_below_a_step_stays(bundled):
+    llama = bundled("llama-3.1-8b")
+    narrow = replace(llama, layers=(replace(llama.layers[0], mlp=MLP(20)),))
+    assert scaled_down(narrow).layers[0].mlp.intermediate_size == 20
+
+
 def test_experts_share_a_limit(bundled):
     """Mixtral's eight get 14,336 x 256 / 4,096 = 896 each; 512 of Qwen3-Next get 8,192 / 512 = 16."""
     assert scaled_down(bundled("mixtral-8x7b")).layers[0].mlp.moe_intermediate_size == 896

@@ -218,6 +218,28 @@ def test_a_decoding_query_reads_two_views_of_one_arena(name, cut):
     assert counter.cache_read_bytes == sum(view.nbytes for view in views)
 
 
+@pytest.mark.parametrize("sink", [None, -300, 0, 300])
+def test_every_sequence_is_weighed_by_its_own_largest_score(sink):
+    """Scores so far apart that a weight is infinite, or a total zero, by any other sequence's or tile's."""
+    lengths, levels = [200, 70, 500, 64], [400, -400, 0, -150]
+    tiles, blocks = KVTiles(2, 8, 32, 16, 64, kv_format("fp32")), np.random.default_rng(1).permutation(16)
+    views, expected = [], []
+    query = np.zeros((1, 4, 8), np.float32)
+    query[..., 0] = 1
+    sinks = None if sink is None else np.full(4, sink, np.float32)
+    for n, level in zip(lengths, levels, strict=True):
+        held, blocks = blocks[: -(-n // 64)], blocks[-(-n // 64) :]
+        keys, values = normal(n, 2, 8, seed=n), normal(n, 2, 32, seed=n + 1)
+        # Every tile has a level of its own, the highest one in the middle.
+        keys[..., 0] += level + 100 * (np.arange(n) // 64 % 3)[:, None]
+        tiles.write(held[np.arange(n) // 64], np.arange(n) % 64, keys, values)
+        views.append([View(tiles, held, 0, n)])
+        expected.append(expected_attention(query, keys, values, np.ones((1, n), bool), 1, None, sinks))
+    with np.errstate(over="raise", invalid="raise"):
+        found = decode(query.repeat(4, axis=0), views, 1, None, sinks, Counter())
+    assert_close(found, np.concatenate(expected), "fp32")
+
+
 def test_decoding_refuses_what_cannot_be_read_together():
     stored, other = Stored("fp32", (4, 2, 64, 64), 70), Stored("fp32", (4, 2, 64, 64), 70)
     queries = normal(2, 4, 64)

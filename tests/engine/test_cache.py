@@ -257,6 +257,23 @@ def test_prompts_published_twice_are_known_once_and_freed_twice():
     assert run.cache.free_blocks == (64, 12)
 
 
+def test_a_fork_and_its_parent_are_each_known_by_their_own_tokens():
+    run = fake(FULL)
+    tokens = [*range(6)]
+    parent = run.prompt(tokens)
+    child = run.fork(parent)
+    run.feed((child, [50, 51, 52, 53, 54, 55]))
+    run.feed((parent, [6, 7, 8, 9, 10, 11]))
+    child_tokens, parent_tokens = run.tokens[child], run.tokens[parent]
+    crossed = [*child_tokens[:8], *parent_tokens[8:]]
+    for prompt, known in [(parent_tokens, 12), (child_tokens, 12), (crossed, 8)]:
+        found = run.add([*prompt, 1])
+        assert run.cache.length(found) == known
+        run.feed((found, [*prompt, 1][known:]))
+        run.check(found)
+        run.cache.free(found)
+
+
 def test_a_prefix_is_as_long_as_every_layer_still_has_it():
     """Twelve blocks of the window's pool: an other sequence takes those freed first, the oldest of all."""
     run = fake(FULL, window(6))
@@ -422,6 +439,7 @@ def test_damaged_tables_are_refused_and_nothing_is_changed():
         ((0, 1, 2), (0, 1, 2), ()),
         ((0, 1), (0, 1, 2)),
         ((0, 1, 1), (0, 1, 2)),
+        ((0, 1, 2, 2), (0, 1, 2)),
         ((0, 1, 2, 3), (0, 1, 2)),
         ((0, 1, 2), (0, 1)),
     ]:

@@ -109,6 +109,16 @@ def test_a_changed_byte_is_refused_or_changes_nothing(saved):
     assert refused > 500
 
 
+def test_an_array_that_says_it_is_shorter_is_refused(saved):
+    """NumPy would read ten of the eleven tokens and not see the checksum behind them."""
+    _, path = saved
+    data = path.read_bytes()
+    assert data.count(b"(11,)") == 1
+    path.write_bytes(data.replace(b"(11,)", b"(10,)"))
+    with pytest.raises(FileError, match=NOT_ONE):
+        load(path)
+
+
 def rewritten(path, **changes):
     """Save the arrays of a file again, some changed, some (``None``) left out."""
     with np.load(path) as arrays:
