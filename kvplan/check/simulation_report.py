@@ -13,7 +13,7 @@ from kvplan.arch.gated_delta_net import GatedDeltaNet
 from kvplan.arch.latent_attention import LatentAttention
 from kvplan.arch.model import Model
 from kvplan.check.scenario import Scenario
-from kvplan.check.simulation import COUNTED, TOLERANCE, Check, Simulation
+from kvplan.check.simulation import COUNTED, Check, Simulation
 from kvplan.check.speed import Speed
 from kvplan.engine.generation import StepRecord
 from kvplan.results import Column, Facts, Quantity, Report, Scalar, Shown, Table, Verdict, fact
@@ -211,7 +211,7 @@ def _label(check: Check) -> str:
 
 
 def _agreement(check: Check) -> str:
-    return "measured is at most predicted" if check.predicted.source == TOLERANCE else EQUAL
+    return "measured is at most predicted" if check.at_most else EQUAL
 
 
 def _measured(check: Check, name: str) -> Quantity:

@@ -1,4 +1,4 @@
-"""Drawn weights: every tensor of the description, each by itself, of a size that keeps activations small."""
+"""Drawn weights: every tensor of the description, each by itself, and none that lets activations grow."""
 
 from dataclasses import replace
 
