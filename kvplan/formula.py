@@ -9,23 +9,24 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, ParamSpec
+from typing import Generic, ParamSpec, TypeVar
 
-from kvplan.units import Count, Unit
+from kvplan.units import Unit
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Formula(Generic[P]):
+class Formula(Generic[P, R]):
     """A function with one return expression, its unit, and where the expression comes from."""
 
-    function: Callable[P, Count]
+    function: Callable[P, R]
     unit: Unit
     source: str
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Count:
-        """Evaluate the formula, on integers or integer arrays."""
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Evaluate the formula, on numbers or arrays."""
         return self.function(*args, **kwargs)
 
     @property
@@ -43,23 +44,23 @@ class Formula(Generic[P]):
         """Return the return expression as written, on one line."""
         return ast.unparse(_return_expression(self.function))
 
-    def substituted(self, inputs: Mapping[str, int]) -> str:
+    def substituted(self, inputs: Mapping[str, int | float]) -> str:
         """Return the expression with the numbers in it, as Python that evaluates to the value."""
         tree = _return_expression(self.function)
         return ast.unparse(_Substitute(inputs).visit(tree))
 
 
-def formula(unit: Unit, source: str) -> Callable[[Callable[P, Count]], Formula[P]]:
+def formula(unit: Unit, source: str) -> Callable[[Callable[P, R]], Formula[P, R]]:
     """Decorate a one-expression function as a :class:`Formula`."""
 
-    def decorate(function: Callable[P, Count]) -> Formula[P]:
+    def decorate(function: Callable[P, R]) -> Formula[P, R]:
         return Formula(function, unit, source)
 
     return decorate
 
 
 class _Substitute(ast.NodeTransformer):
-    def __init__(self, inputs: Mapping[str, int]) -> None:
+    def __init__(self, inputs: Mapping[str, int | float]) -> None:
         self.inputs = inputs
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
@@ -68,7 +69,7 @@ class _Substitute(ast.NodeTransformer):
         return node
 
 
-def _return_expression(function: Callable[..., Count]) -> ast.expr:
+def _return_expression(function: Callable[..., object]) -> ast.expr:
     import inspect
     import textwrap
 

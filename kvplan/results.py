@@ -36,7 +36,7 @@ class Quantity:
     value: Scalar
     unit: Unit = Unit.NONE
     label: str = ""
-    formula: Formula[Any] | None = None
+    formula: Formula[Any, Any] | None = None
     inputs: tuple[Quantity, ...] = field(default=(), repr=False)
     parts: tuple[Quantity, ...] = field(default=(), repr=False)
     source: str = ""
@@ -49,6 +49,13 @@ class Quantity:
             raise TypeError(f"{self.name} is {self.value!r}, not an integer")
         return self.value
 
+    @property
+    def amount(self) -> int | float:
+        """The value as a number; raises TypeError where it is none."""
+        if not isinstance(self.value, int | float):
+            raise TypeError(f"{self.name} is {self.value!r}, not a number")
+        return self.value
+
 
 def fact(name: str, value: Scalar, source: str, unit: Unit = Unit.NONE, label: str = "") -> Quantity:
     """Return a figure that is read, not computed."""
@@ -56,17 +63,36 @@ def fact(name: str, value: Scalar, source: str, unit: Unit = Unit.NONE, label: s
 
 
 def computed(
-    name: str, formula: Formula[Any], *inputs: Quantity, label: str = "", note: str = ""
+    name: str, formula: Formula[Any, Any], *inputs: Quantity, label: str = "", note: str = ""
 ) -> Quantity:
     """Run a formula on the values of its inputs and return the figure that remembers both."""
-    value = formula(*(q.number for q in inputs))
-    assert isinstance(value, int)
+    value = formula(*(q.amount for q in inputs))
+    assert isinstance(value, int | float)
     return Quantity(name, value, formula.unit, label, formula=formula, inputs=inputs, note=note)
 
 
 def total(name: str, unit: Unit, parts: tuple[Quantity, ...], label: str = "", note: str = "") -> Quantity:
     """Return the figure that is exactly the sum of its parts."""
-    return Quantity(name, sum(p.number for p in parts), unit, label, parts=parts, note=note)
+    return Quantity(name, sum(p.amount for p in parts), unit, label, parts=parts, note=note)
+
+
+class Scale(Enum):
+    """What a column's figures are shown in, and how many base units that is."""
+
+    GFLOP = ("GFLOP", 1e9)
+    MB = ("MB", 1e6)
+    MICROSECONDS = ("us", 1e-6)
+    MILLISECONDS = ("ms", 1e-3)
+
+    @property
+    def word(self) -> str:
+        """What stands in the head of the column."""
+        return self.value[0]
+
+    @property
+    def base_units(self) -> float:
+        """How many base units one of it is."""
+        return self.value[1]
 
 
 class Shown(Enum):
@@ -102,7 +128,8 @@ class Facts:
 class Column:
     """One column of a table; ``priority`` 0 is never dropped on a narrow terminal.
 
-    A column that is not ``shown`` is for machines: other columns tell a reader the same.
+    A column that is not ``shown`` is for machines: other columns tell a reader the same. ``scale`` is what
+    a reader sees its figures in, to three digits.
     """
 
     key: str
@@ -110,14 +137,17 @@ class Column:
     cells: tuple[Quantity, ...]
     priority: int = 0
     shown: bool = True
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A named table of figures: one JSON array of objects; its first column names the row.
+    """A named table of figures: one JSON array of objects; its first ``named_by`` columns name the row.
 
     ``units`` writes every cell in its base unit with the unit behind it: for columns of mixed units.
-    ``labels`` are words for the rows, where the first column's values are for machines.
+    ``labels`` are words for the rows, where the first column's values are for machines; rows that are
+    ``hidden`` are for machines too: other sections tell a reader of them, as they tell a machine of those
+    that are ``repeated``.
     """
 
     key: str
@@ -126,6 +156,9 @@ class Table:
     shown: Shown = Shown.TABLE
     units: bool = False
     labels: tuple[str, ...] = ()
+    named_by: int = 1
+    hidden: tuple[int, ...] = ()
+    repeated: tuple[int, ...] = ()
 
     def shown_columns(self) -> tuple[Column, ...]:
         """Return the columns a reader sees."""
@@ -136,8 +169,9 @@ class Table:
         return self.labels or tuple(named(cell) for cell in self.columns[0].cells)
 
     def rows(self) -> Iterator[tuple[Quantity, ...]]:
-        """Iterate over the rows, each as wide as the table."""
-        return zip(*(column.cells for column in self.columns), strict=True)
+        """Iterate over the rows for machines, each as wide as the table."""
+        rows = zip(*(column.cells for column in self.columns), strict=True)
+        return (row for index, row in enumerate(rows) if index not in self.repeated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,5 +218,6 @@ class Report:
                     yield f"{section.key}.{quantity.name}".lstrip("."), quantity
             else:
                 for row in section.rows():
-                    for quantity in row[1:]:
-                        yield f"{section.key}.{row[0].value}.{quantity.name}", quantity
+                    name = ".".join(str(quantity.value) for quantity in row[: section.named_by])
+                    for quantity in row[section.named_by :]:
+                        yield f"{section.key}.{name}.{quantity.name}", quantity

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from kvplan.errors import unknown
 from kvplan.formula import formula
@@ -35,6 +35,12 @@ class TensorRole(Enum):
 LINEAR = frozenset({TensorRole.ATTENTION, TensorRole.MLP, TensorRole.EXPERT})
 EXPERTS_ONLY = frozenset({TensorRole.EXPERT})
 NOTHING: frozenset[TensorRole] = frozenset()
+# Number formats of products; a model in bf16 runs in fp16 where a device has no bf16 unit.
+SIXTEEN_BIT = ("bf16", "fp16")
+EIGHT_BIT_FLOAT = ("fp8", *SIXTEEN_BIT)
+EIGHT_BIT_INTEGER = ("int8", *SIXTEEN_BIT)
+FOUR_BIT_FLOAT = ("fp4", *EIGHT_BIT_FLOAT)
+SINGLE = ("tf32", "fp32")
 EVERY_MATRIX = LINEAR | {TensorRole.EMBEDDING, TensorRole.HEAD}
 
 
@@ -57,6 +63,7 @@ class WeightFormat:
             broken tile at the end of a slice is counted as a whole one's scales.
         others: the dtype of every other tensor; empty means the model's own.
         fallback: the format used where the row length is no multiple of ``tile_columns``.
+        multiplied_in: number formats its products may run in; a device takes the one it is fastest in.
         source: where the layout is defined.
     """
 
@@ -72,6 +79,7 @@ class WeightFormat:
     whole_tiles: bool = False
     others: str = ""
     fallback: str = ""
+    multiplied_in: tuple[str, ...] = SIXTEEN_BIT
 
     def for_columns(self, columns: int) -> WeightFormat:
         """Return the format a matrix with rows of this length is really stored in."""
@@ -124,6 +132,7 @@ def _gguf(name: str, block_bytes: int, block: int = 256, fallback: str = "") -> 
         tile_half_bytes=2 * block_bytes,
         others="fp32",
         fallback=fallback,
+        multiplied_in=EIGHT_BIT_INTEGER,
         source="block sizes: ggml-common.h; fallbacks: llama-quant.cpp (llama.cpp); as llama-quantize --pure",
     )
 
@@ -132,7 +141,7 @@ _IEEE = "bits of the number format (IEEE 754, bfloat16)"
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = (
     WeightFormat("bf16", 16, NOTHING, _IEEE, others="bf16"),
     WeightFormat("fp16", 16, NOTHING, _IEEE, others="fp16"),
-    WeightFormat("fp32", 32, NOTHING, _IEEE, others="fp32"),
+    WeightFormat("fp32", 32, NOTHING, _IEEE, others="fp32", multiplied_in=SINGLE),
     WeightFormat(
         "fp8",
         8,
@@ -141,6 +150,7 @@ WEIGHT_FORMATS: tuple[WeightFormat, ...] = (
         tile_columns=0,
         tile_rows=0,
         tile_half_bytes=8,
+        multiplied_in=EIGHT_BIT_FLOAT,
     ),
     WeightFormat(
         "fp8-block",
@@ -151,6 +161,7 @@ WEIGHT_FORMATS: tuple[WeightFormat, ...] = (
         tile_rows=128,
         tile_half_bytes=8,
         whole_tiles=True,
+        multiplied_in=EIGHT_BIT_FLOAT,
     ),
     WeightFormat(
         "fp8-row",
@@ -159,6 +170,7 @@ WEIGHT_FORMATS: tuple[WeightFormat, ...] = (
         "fbgemm_fp8 and compressed-tensors channel strategy: float32 scale per output row",
         tile_columns=0,
         tile_half_bytes=8,
+        multiplied_in=EIGHT_BIT_FLOAT,
     ),
     WeightFormat(
         "int8",
@@ -167,6 +179,7 @@ WEIGHT_FORMATS: tuple[WeightFormat, ...] = (
         "LLM.int8() and compressed-tensors W8A8: float32 scale per output row",
         tile_columns=0,
         tile_half_bytes=8,
+        multiplied_in=EIGHT_BIT_INTEGER,
     ),
     WeightFormat(
         "int4",
@@ -202,6 +215,7 @@ WEIGHT_FORMATS: tuple[WeightFormat, ...] = (
         "OCP Microscaling 1.0: e8m0 scale per 32; gpt-oss config.json: experts only",
         tile_columns=32,
         tile_half_bytes=2,
+        multiplied_in=FOUR_BIT_FLOAT,
     ),
     WeightFormat(
         "nvfp4",
@@ -211,6 +225,7 @@ WEIGHT_FORMATS: tuple[WeightFormat, ...] = (
         tile_columns=16,
         tile_half_bytes=2,
         tensor_bytes=4,
+        multiplied_in=FOUR_BIT_FLOAT,
     ),
     _gguf("q8_0", 34, 32),
     _gguf("q4_0", 18, 32),
@@ -248,6 +263,7 @@ class KvFormat:
         source: where the layout is defined.
         key_group_tokens: keys have their ``scale_bytes`` beside each channel of so many tokens instead, and
             the last group is kept in float16 until it is full; 0 means beside each vector, as values.
+        multiplied_in: number formats attention over it may run in; a device takes the one it is fastest in.
     """
 
     name: str
@@ -255,14 +271,21 @@ class KvFormat:
     scale_bytes: int
     source: str
     key_group_tokens: int = 0
+    multiplied_in: tuple[str, ...] = SIXTEEN_BIT
 
 
 _KIVI = "KIVI (arXiv 2402.02750): keys per channel over 64 tokens, values as int8 or int4 per token and head"
 KV_FORMATS: tuple[KvFormat, ...] = (
     KvFormat("bf16", 16, 0, _IEEE),
     KvFormat("fp16", 16, 0, _IEEE),
-    KvFormat("fp32", 32, 0, _IEEE),
-    KvFormat("fp8", 8, 0, "vLLM kv_cache_dtype fp8: e4m3, one scale per tensor, none in the cache"),
+    KvFormat("fp32", 32, 0, _IEEE, multiplied_in=SINGLE),
+    KvFormat(
+        "fp8",
+        8,
+        0,
+        "vLLM kv_cache_dtype fp8: e4m3, one scale per tensor, none in the cache",
+        multiplied_in=EIGHT_BIT_FLOAT,
+    ),
     KvFormat(
         "int8", 8, 2, "kvplan: symmetric, one float16 scale per token and head (vLLM: float32, 2 bytes more)"
     ),
@@ -296,6 +319,9 @@ STATE_LAYOUTS: tuple[StateLayout, ...] = (
         "vllm", 1, 0, "vLLM with mamba_ssm_cache_dtype auto: conv_kernel - 1 columns, the model's dtype"
     ),
 )
+
+
+Format: TypeAlias = WeightFormat | KvFormat
 
 
 class _Named(Protocol):

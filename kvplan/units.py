@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     Count: TypeAlias = int | npt.NDArray[np.int64]
+    # What may be fractional: expected figures, times, and grids of either.
+    Amount: TypeAlias = int | float | npt.NDArray[Any]
 else:
     Count: TypeAlias = int
+    Amount: TypeAlias = float
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -61,6 +64,8 @@ class Unit(Enum):
     FLOPS_PER_SECOND = "FLOP/s"
     TOKENS_PER_SECOND = "tokens/s"
     SHARE = "share"
+    TIMES = "x"
+    USD = "USD"
     NONE = ""
 
 
@@ -118,21 +123,29 @@ def ceil_div(count: Count, divisor: int) -> Count:
     return -(-count // divisor)
 
 
-def minimum(left: Count, right: Count) -> Count:
+@overload
+def minimum(left: Count, right: Count) -> Count: ...
+@overload
+def minimum(left: Amount, right: Amount) -> Amount: ...
+def minimum(left: Amount, right: Amount) -> Amount:
     """Return the smaller of two counts, element by element where one is an array.
 
     NumPy is imported only when an array is really there: a table of a dozen rows needs none.
     """
-    if isinstance(left, int) and isinstance(right, int):
+    if isinstance(left, int | float) and isinstance(right, int | float):
         return min(left, right)
     import numpy as np
 
     return np.minimum(left, right)
 
 
-def maximum(left: Count, right: Count) -> Count:
+@overload
+def maximum(left: Count, right: Count) -> Count: ...
+@overload
+def maximum(left: Amount, right: Amount) -> Amount: ...
+def maximum(left: Amount, right: Amount) -> Amount:
     """Return the larger of two counts, element by element where one is an array."""
-    if isinstance(left, int) and isinstance(right, int):
+    if isinstance(left, int | float) and isinstance(right, int | float):
         return max(left, right)
     import numpy as np
 

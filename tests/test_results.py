@@ -3,7 +3,7 @@
 import pytest
 
 from kvplan.formula import formula
-from kvplan.results import Column, Facts, Quantity, Report, Table, computed, fact, total
+from kvplan.results import Column, Facts, Quantity, Report, Scale, Table, computed, fact, total
 from kvplan.units import Unit
 
 
@@ -71,3 +71,43 @@ def test_columns_of_different_height_are_refused():
     table = Table("t", "T", (Column("a", "a", (fact("a", 1, "x"),)), Column("b", "b", ())))
     with pytest.raises(ValueError, match="shorter"):
         list(table.rows())
+
+
+def test_a_figure_may_be_a_fraction_but_not_a_word():
+    assert fact("n", 2.5, "here").amount == 2.5
+    assert fact("n", 3, "here").amount == 3
+    for value in ("3", None):
+        with pytest.raises(TypeError, match="not a number"):
+            Quantity("n", value).amount  # noqa: B018
+
+
+def test_fractions_are_computed_and_summed():
+    half = computed("bytes", product, fact("left", 0.5, "here"), fact("right", 7, "there"))
+    assert half.value == 3.5
+    assert total("bytes", Unit.BYTES, (half, fact("more", 2, "here"))).value == 5.5
+
+
+def test_a_row_named_by_two_columns():
+    cells = {
+        "name": ("a", "a", "b"),
+        "batch": (1, 8, 1),
+        "bytes": (10, 80, 20),
+    }
+    columns = tuple(
+        Column(key, key, tuple(fact(key, value, "x") for value in values)) for key, values in cells.items()
+    )
+    found = Report("roofline", "heading", (Table("operators", "Operators", columns, named_by=2),))
+    assert [(name, q.value) for name, q in found.figures()] == [
+        ("operators.a.1.bytes", 10),
+        ("operators.a.8.bytes", 80),
+        ("operators.b.1.bytes", 20),
+    ]
+
+
+def test_scales_are_decimal():
+    assert {scale.word: scale.base_units for scale in Scale} == {
+        "GFLOP": 1e9,
+        "MB": 1e6,
+        "us": 1e-6,
+        "ms": 1e-3,
+    }

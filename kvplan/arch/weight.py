@@ -1,4 +1,4 @@
-"""A named weight tensor: its shape, its role, and how tensor parallelism cuts it."""
+"""A named weight tensor: its shape, its role, and how tensor and expert parallelism divide it."""
 
 from __future__ import annotations
 
@@ -82,8 +82,21 @@ class Weight:
         """Elements one token's forward pass uses."""
         return min(self.active_copies, self.copies) * prod(self.shape)
 
-    def on_rank(self, tensor_parallel: int) -> Weight:
-        """Return the piece of this tensor that one tensor-parallel rank holds."""
+    @property
+    def routed(self) -> bool:
+        """Whether this is a stack of experts that a router chooses from."""
+        return self.copies > 1 and self.role is not TensorRole.TOWER
+
+    def on_rank(self, tensor_parallel: int, expert_parallel: int = 1) -> Weight:
+        """Return the piece of this tensor that one rank holds: a cut of it, or some experts whole.
+
+        Raises:
+            UsageError: the pieces do not divide by the ranks.
+        """
+        if expert_parallel > 1 and self.routed:
+            if self.copies % expert_parallel:
+                raise UsageError(self.why_experts_do_not_divide(expert_parallel))
+            return replace(self, copies=self.copies // expert_parallel)
         if self.split is None or tensor_parallel == 1:
             return self
         split = self.split
@@ -92,6 +105,10 @@ class Weight:
         rank_length = per_unit * split.units_per_rank(tensor_parallel)
         shape = (*self.shape[: split.axis], rank_length, *self.shape[split.axis + 1 :])
         return replace(self, shape=shape)
+
+    def why_experts_do_not_divide(self, expert_parallel: int) -> str:
+        """Return the sentence that says why the ranks cannot share these experts."""
+        return f"expert parallel {expert_parallel} does not divide the model's {self.copies:,} routed experts"
 
     @property
     def dimensions(self) -> str:

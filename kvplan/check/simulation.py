@@ -9,7 +9,8 @@ from kvplan.arch.scale_down import scaled_down
 from kvplan.check.measurement import Measurement, Progress, measure
 from kvplan.check.scenario import Scenario
 from kvplan.plan.requests import Request
-from kvplan.plan.run import RunPrediction, predict_run
+from kvplan.plan.run import ENGINE_DTYPE, RunPrediction, predict_run
+from kvplan.plan.run_work import RunWork, run_work
 from kvplan.results import Quantity, fact
 
 # Cached decoding must give the logits of reading the sequence again to this share of the largest one.
@@ -86,6 +87,7 @@ def simulate(
     scaled = scaled_down(model, layers=layers, hidden_size=hidden_size)
     requests = [Request(length, scenario.new_tokens) for length in scenario.prompt_tokens]
     prediction = predict_run(scaled, requests, scenario.kv, scenario.allocation, scenario.chunk_tokens)
+    steps = run_work(scaled, requests, scenario.kv, scenario.allocation, scenario.chunk_tokens, ENGINE_DTYPE)
     measurement = measure(scaled, scenario, on_step)
     return Simulation(
         model,
@@ -93,7 +95,7 @@ def simulate(
         scenario,
         prediction,
         measurement,
-        _checks(prediction, measurement),
+        _checks(prediction, steps, measurement),
         _layer_checks(prediction, measurement),
     )
 
@@ -106,7 +108,7 @@ def _check(label: str, predicted: Quantity, value: int | float) -> Check:
     return Check(label, predicted, _measured(predicted, value))
 
 
-def _checks(plan: RunPrediction, run: Measurement) -> tuple[Check, ...]:
+def _checks(plan: RunPrediction, steps: RunWork, run: Measurement) -> tuple[Check, ...]:
     """Return the figures of the whole run, those of the plan beside those of the engine."""
     live, allocated = (sum(getattr(b, kind) for b in run.layers) for kind in ("live", "allocated"))
     checks = [
@@ -123,6 +125,7 @@ def _checks(plan: RunPrediction, run: Measurement) -> tuple[Check, ...]:
             _check(f"{word} cache read", work.cache_read_bytes, counted.cache_read_bytes),
             _check(f"{word} cache written", work.cache_written_bytes, counted.cache_written_bytes),
         ]
+    checks += _step_checks(steps, run)
     if plan.decode_intensity.value is not None:
         intensity = run.decode.attention_flops / run.decode.cache_read_bytes
         checks.append(_check("decode attention intensity", plan.decode_intensity, intensity))
@@ -130,6 +133,17 @@ def _checks(plan: RunPrediction, run: Measurement) -> tuple[Check, ...]:
     error = _measured(tolerance, run.errors.cached)
     checks.append(Check("cached against recomputed logits", tolerance, error, at_most=True))
     return tuple(checks)
+
+
+def _step_checks(steps: RunWork, run: Measurement) -> tuple[Check, ...]:
+    """Return what the operators of every step add up to, as the roofline reckons, beside what was counted."""
+    both = (run.prefill, run.decode)
+    return (
+        _check("roofline matmul", steps.matmul_flops, sum(c.matmul_flops for c in both)),
+        _check("roofline attention", steps.attention_flops, sum(c.attention_flops for c in both)),
+        _check("roofline cache read", steps.kv_read_bytes, sum(c.cache_read_bytes for c in both)),
+        _check("roofline cache written", steps.kv_write_bytes, sum(c.cache_written_bytes for c in both)),
+    )
 
 
 def _layer_checks(plan: RunPrediction, run: Measurement) -> tuple[tuple[Check, Check], ...]:

@@ -10,8 +10,10 @@ from kvplan.cli.deployment import (
     Alloc,
     BlockSize,
     Chunk,
+    Cp,
     DeploymentOptions,
     Dp,
+    Ep,
     Gpu,
     Gpus,
     Kv,
@@ -54,6 +56,8 @@ def capacity(
     tp: Tp = "",
     pp: Pp = "",
     dp: Dp = "",
+    ep: Ep = "",
+    cp: Cp = "",
     weights: Weights = "",
     kv: Kv = "",
     state: State = "transformers",
@@ -110,6 +114,8 @@ def capacity(
         chunk=chunk,
         memory_utilization=memory_utilization,
         overhead=overhead,
+        ep=ep,
+        cp=cp,
     ).deployment(planned, device)
     spec_notes((model_file, gpu_file), quiet=quiet, verbose=verbose)
     shown_contexts = contexts or _default_contexts(deployment.max_tokens)

@@ -39,11 +39,23 @@ Gpu = Annotated[
     ),
 ]
 Gpus = Annotated[
-    str, typer.Option(metavar="N", help="Number of GPUs; tensor parallel unless --pp or --dp take some.")
+    str,
+    typer.Option(metavar="N", help="Number of GPUs; tensor parallel unless --pp, --dp or --cp take some."),
 ]
 Tp = Annotated[str, typer.Option("--tp", metavar="N", help="Tensor parallel ranks.")]
 Pp = Annotated[str, typer.Option("--pp", metavar="N", help="Pipeline parallel stages.")]
 Dp = Annotated[str, typer.Option("--dp", metavar="N", help="Data parallel replicas.")]
+Ep = Annotated[
+    str,
+    typer.Option(
+        "--ep",
+        metavar="N",
+        help="Expert parallel ranks: 1, or all GPUs of a stage (tp x dp x cp) share experts.",
+    ),
+]
+Cp = Annotated[
+    str, typer.Option("--cp", metavar="N", help="Context parallel ranks that share the tokens of a request.")
+]
 Weights = Annotated[
     str,
     typer.Option(
@@ -94,6 +106,8 @@ class DeploymentOptions:
     chunk: str
     memory_utilization: str
     overhead: str
+    ep: str = ""
+    cp: str = ""
 
     def deployment(self, model: Model, device: Device) -> Deployment:
         """Return the deployment these values mean for a model.
@@ -112,6 +126,8 @@ class DeploymentOptions:
                 optional_count("--tp", self.tp),
                 optional_count("--pp", self.pp),
                 optional_count("--dp", self.dp),
+                optional_count("--ep", self.ep),
+                optional_count("--cp", self.cp),
             ),
             weights=weight_format(self.weights or model.weight_format or model.dtype),
             kv=kv_format(self.kv or model.dtype),

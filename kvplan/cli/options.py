@@ -21,6 +21,9 @@ T = TypeVar("T")
 _SHARE = re.compile(r"(?=\.?\d)(\d{0,9})(?:\.(\d{0,9}))?(%?)", re.ASCII)
 
 FORMATS = ("table", "plain", "json", "csv", "md")
+_PRICE = re.compile(r"\d{1,7}(?:\.\d{1,6})?", re.ASCII)
+LARGEST_PRICE = 1_000_000
+
 MOST_VALUES = 64
 LARGEST_DEGREE = 65_536
 
@@ -48,6 +51,7 @@ Specs = Annotated[
 Color = Annotated[str, typer.Option("--color", metavar="WHEN", help="auto, always or never.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes on standard error.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say which files were read.")]
+Price = Annotated[str, typer.Option("--price", metavar="USD", help="Price of one GPU for an hour: 2.95.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
 
@@ -122,6 +126,19 @@ def optional_count(option: str, text: str, largest: int = LARGEST_DEGREE) -> int
 def byte_size(option: str, text: str) -> int | None:
     """Return an option's size in bytes, or ``None`` where it was not given."""
     return read(option, text, parse_bytes) if text else None
+
+
+def usd(option: str, text: str) -> float | None:
+    """Return an option's price in US dollars, or ``None`` where it was not given.
+
+    Raises:
+        UsageError: it is no price above 0 and up to 1,000,000.
+    """
+    if not text:
+        return None
+    if not _PRICE.fullmatch(text.strip()) or not 0 < float(text) <= LARGEST_PRICE:
+        raise UsageError(f"{option}: {text[:40]!r} is not a price in US dollars such as 2.95")
+    return float(text)
 
 
 def counts(option: str, text: str) -> list[int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kvplan.cli.deployment import ALLOCATIONS, LARGEST_BLOCK
+from kvplan.cli.deployment import ALLOCATIONS, LARGEST_BLOCK, ModelName
 from kvplan.cli.options import (
     Color,
     Debug,
@@ -21,7 +21,6 @@ from kvplan.cli.options import (
     Specs,
     Verbose,
     chosen_format,
-    complete_models,
     count,
     optional_count,
     output_path,
@@ -47,18 +46,9 @@ LARGEST_TOKENS = 1 << 12
 LARGEST_HIDDEN = 1 << 13
 LARGEST_SEED = 1 << 31
 
-Model_ = Annotated[
-    str,
-    typer.Argument(
-        metavar="[MODEL]",
-        help="A name (kvplan models list), a YAML file, a config.json, or a folder with one.",
-        autocompletion=complete_models,
-    ),
-]
-
 
 def simulate(
-    model: Model_ = "",
+    model: ModelName = "",
     all_models: Annotated[
         bool, typer.Option("--all", help="Simulate every model of --specs DIR, or every bundled one.")
     ] = False,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kvplan.arch.attention import Attention
 from kvplan.arch.model import Model
 from kvplan.arch.norm import Norm
 from kvplan.engine.activations import sigmoid
+from kvplan.engine.arrays import Float
 from kvplan.engine.attention import attend, decode_reading
 from kvplan.engine.counter import Counter
 from kvplan.engine.kv_tiles import View
@@ -19,8 +19,6 @@ from kvplan.engine.norms import RMSNorm
 from kvplan.engine.rotaries import Rotaries
 from kvplan.engine.step import Step
 from kvplan.engine.visibility import Visibility
-
-Float = NDArray[np.float32]
 
 
 class AttentionMixer:

@@ -10,45 +10,22 @@ sequences can then only be freed; all others, and what is known of finished bloc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kvplan.allocation import Allocation, Contiguous, Paged
-from kvplan.arch.entry import KV, Latent, State
 from kvplan.arch.model import Model
 from kvplan.arch.retention import PerRequest, Retention
+from kvplan.engine.arrays import Tokens
 from kvplan.engine.block_pool import block_key
-from kvplan.engine.kv_tiles import KVTiles
-from kvplan.engine.latent_tiles import LatentTiles
+from kvplan.engine.cached_sequences import CachedSequence, CachedSequences
+from kvplan.engine.layer_caches import StateLayer, TokenLayer, layer_caches
 from kvplan.engine.placement import blocks_needed, placement
-from kvplan.engine.scratch import Scratch
-from kvplan.engine.snapshot import Arrays, Layout, Snapshot, require_equal_arrays
-from kvplan.engine.state_store import StateStore
-from kvplan.engine.step import GroupStep, Step, view_of
+from kvplan.engine.snapshot import Layout, Snapshot
+from kvplan.engine.step import GroupStep, Step
 from kvplan.engine.token_group import Change, Growth, TokenGroup
 from kvplan.errors import UsageError
 from kvplan.storage import KvFormat
-
-Tokens: TypeAlias = NDArray[np.int64]
-# Where a snapshot has the keys that wait for their group to be complete.
-HOT = "hot."
-Store: TypeAlias = KVTiles | LatentTiles | StateStore
-
-
-@dataclass(slots=True)
-class Held:
-    """What the cache knows of one sequence: its slot, its tokens, and the keys of its complete blocks.
-
-    ``in_step`` while a step that it is in has begun and not been finished.
-    """
-
-    slot: int
-    tokens: Tokens
-    keys: list[bytes] = field(default_factory=list)
-    in_step: bool = False
 
 
 class Cache:
@@ -80,25 +57,14 @@ class Cache:
         self._kv = kv
         self._layout = Layout.of(model, kv, allocation)
         self._paged = allocation if isinstance(allocation, Paged) else None
-        self._sequences: dict[int, Held] = {}
-        self._next_id = 0
-        self._free_slots = list(range(sequences))[::-1]
+        self._sequences = CachedSequences(sequences)
         slots = [layer.slot() for layer in model.layers]
         retentions = [slot.retention for slot in slots]
         self._groups = _groups(retentions, allocation, self.max_tokens, sequences, blocks)
-        self._group_of = {layer: group for group in self._groups for layer in group.layers}
-        self._stores: list[Store] = []
-        scratch = Scratch()
-        for layer, slot in enumerate(slots):
-            match slot.entry:
-                case KV(kv_heads=heads, k_dim=k_dim, v_dim=v_dim):
-                    size = self._group_of[layer].size
-                    self._stores.append(KVTiles(heads, k_dim, v_dim, *size, kv, scratch, sequences))
-                case Latent(rank=rank, rope_dim=rope_dim):
-                    self._stores.append(LatentTiles(rank, rope_dim, *self._group_of[layer].size, kv))
-                case State():
-                    self._stores.append(StateStore(slot.entry, sequences))
-        self._has_states = any(isinstance(store, StateStore) for store in self._stores)
+        self._layers = layer_caches((slot.entry for slot in slots), self._groups, kv, sequences)
+        self._token_layers = [layer for layer in self._layers if isinstance(layer, TokenLayer)]
+        self._has_states = any(isinstance(layer, StateLayer) for layer in self._layers)
+        self._stores = [layer.store for layer in self._layers]
 
     # ------------------------------------------------------------------ sequences
 
@@ -111,17 +77,15 @@ class Cache:
             UsageError: there are as many sequences as the cache was made for.
         """
         known_from = np.asarray(prompt, np.int64)
-        held, sequence = Held(self._take_slot(), np.empty(0, np.int64)), self._new_id()
-        self._sequences[sequence] = held
-        for store in self._stores:
-            if isinstance(store, StateStore):
-                store.clear(held.slot)
-        self._adopt(sequence, known_from)
-        return sequence
+        added = self._sequences.add(np.empty(0, np.int64))
+        for layer in self._layers:
+            layer.clear(added.slot)
+        self._adopt(added, known_from)
+        return added.id
 
     def length(self, sequence: int) -> int:
         """Return how many tokens of a sequence have been stored."""
-        return len(self._held(sequence).tokens)
+        return len(self._sequences.find(sequence).tokens)
 
     def fork(self, sequence: int) -> int:
         """Return a new sequence equal to this one: blocks are shared until one of the two writes to them.
@@ -132,19 +96,15 @@ class Cache:
             UsageError: there are as many sequences as the cache was made for, or a step was not finished.
             OutOfBlocks: a contiguous cache has no room for a copy; nothing is changed.
         """
-        held = self._at_rest(sequence)
+        parent = self._sequences.at_rest(sequence)
         if self._paged is None:
             return self.restore(self.snapshot(sequence))
-        slot, child = self._take_slot(), self._new_id()
+        child = self._sequences.add(parent.tokens, parent.keys)
         for group in self._groups:
-            group.fork(sequence, child)
-        for store in self._stores:
-            if isinstance(store, StateStore):
-                store.copy(held.slot, slot)
-            elif isinstance(store, KVTiles) and store.hot is not None:
-                store.hot.copy(held.slot, slot)
-        self._sequences[child] = Held(slot, held.tokens, list(held.keys))
-        return child
+            group.fork(parent.id, child.id)
+        for layer in self._layers:
+            layer.copy_slot(parent.slot, child.slot)
+        return child.id
 
     def free(self, sequence: int) -> None:
         """Forget a sequence; complete blocks stay known until their memory is needed.
@@ -152,11 +112,10 @@ class Cache:
         Raises:
             UsageError: there is no such sequence, or it was freed before.
         """
-        held = self._held(sequence)
+        self._sequences.find(sequence)
         for group in self._groups:
             group.free(sequence)
-        self._free_slots.append(held.slot)
-        del self._sequences[sequence]
+        self._sequences.remove(sequence)
 
     def trim(self, sequence: int, tokens: int) -> None:
         """Take back a sequence's last tokens, as after rejected speculation.
@@ -165,8 +124,8 @@ class Cache:
             UsageError: there are fewer, a step was not finished, or what they replaced is gone (a window
                 moved on, a state changed).
         """
-        held = self._at_rest(sequence)
-        length = len(held.tokens)
+        found = self._sequences.at_rest(sequence)
+        length = len(found.tokens)
         if not 0 <= tokens <= length:
             raise UsageError(f"cannot trim {tokens:,} of {length:,} tokens")
         if not tokens:
@@ -176,12 +135,13 @@ class Cache:
         for group in self._groups:
             if group.lost(sequence, length, length - tokens):
                 raise UsageError("a window has moved on: the tokens it would show again are gone")
-        self._reopen_groups(sequence, length - tokens)
+        for layer in self._token_layers:
+            layer.reopen(found, length - tokens)
         for group in self._groups:
             group.cut(sequence, length - tokens)
-        held.tokens = held.tokens[: length - tokens]
+        found.tokens = found.tokens[: length - tokens]
         if self._paged is not None:
-            del held.keys[len(held.tokens) // self._paged.block_tokens :]
+            del found.keys[len(found.tokens) // self._paged.block_tokens :]
 
     # ------------------------------------------------------------------ steps
 
@@ -208,27 +168,23 @@ class Cache:
             self._take(group, grown)
             part = GroupStep(*group.destinations(growths), before, group.views(growths, after=True))
             parts.update(dict.fromkeys(group.layers, part))
-        for sequence, tokens in batch:
-            held = self._sequences[sequence]
-            held.tokens = np.concatenate([held.tokens, tokens])
-            held.in_step = True
-        slots = np.array([self._sequences[sequence].slot for sequence, _ in batch])
+        growing = [self._sequences.find(sequence) for sequence, _ in batch]
+        for sequence, (_, tokens) in zip(growing, batch, strict=True):
+            sequence.tokens = np.concatenate([sequence.tokens, tokens])
+            sequence.in_step = True
+        slots = np.array([sequence.slot for sequence in growing])
         return Step(starts, counts, slots, decode, parts, self._stores, self._kv)
 
     def finish(self, batch: Sequence[tuple[int, Tokens]]) -> None:
         """Say that a step's tokens are stored in every layer: complete blocks can now be shared."""
-        for sequence, _ in batch:
-            self._held(sequence).in_step = False
-        if self._paged is None or self._has_states:
-            return
-        size = self._paged.block_tokens
-        for sequence, _ in batch:
-            held = self._sequences[sequence]
-            for index in range(len(held.keys), len(held.tokens) // size):
-                parent = held.keys[-1] if held.keys else None
-                held.keys.append(block_key(parent, held.tokens[index * size : (index + 1) * size]))
+        grown = [self._sequences.find(sequence) for sequence, _ in batch]
+        for sequence in grown:
+            sequence.in_step = False
+            first = len(sequence.keys)
+            self._add_keys(sequence.keys, sequence.tokens)
+            for index in range(first, len(sequence.keys)):
                 for group in self._groups:
-                    group.publish(sequence, index, held.keys[index])
+                    group.publish(sequence.id, index, sequence.keys[index])
 
     # ------------------------------------------------------------------ memory
 
@@ -239,23 +195,11 @@ class Cache:
 
     def live_nbytes(self, layer: int, sequence: int) -> int:
         """Return the bytes of the slots a layer has in view of a sequence."""
-        store, length = self._stores[layer], self.length(sequence)
-        if isinstance(store, StateStore):
-            return store.slot_nbytes
-        group = self._group_of[layer]
-        spans = group.placed.spans(length)
-        if isinstance(store, LatentTiles):
-            return sum(span.stop - span.start for span in spans) * store.slot_nbytes
-        table, hot = group.tables[sequence], self._held(sequence).slot if store.hot is not None else None
-        return sum(view_of(store, span, table.physical(span.blocks), hot).nbytes for span in spans)
+        return self._layers[layer].live_nbytes(self._sequences.find(sequence))
 
     def allocated_nbytes(self, layer: int, sequence: int) -> int:
         """Return the bytes of the blocks, or of the slot, that a layer holds for a sequence."""
-        store = self._stores[layer]
-        if isinstance(store, StateStore):
-            return store.slot_nbytes
-        held = len(self._group_of[layer].tables[sequence].blocks) * store.block_nbytes
-        return held + (store.hot_slot_nbytes if isinstance(store, KVTiles) else 0)
+        return self._layers[layer].allocated_nbytes(self._sequences.find(sequence))
 
     def held_blocks(self, sequence: int) -> int:
         """Return how many blocks a sequence holds, over all block tables."""
@@ -269,7 +213,7 @@ class Cache:
     def _lengths(self, batch: Sequence[tuple[int, Tokens]]) -> tuple[list[int], list[int]]:
         if len({sequence for sequence, _ in batch}) < len(batch):
             raise UsageError("a sequence is in the batch twice")
-        starts = [len(self._at_rest(sequence).tokens) for sequence, _ in batch]
+        starts = [len(self._sequences.at_rest(sequence).tokens) for sequence, _ in batch]
         counts = [len(tokens) for _, tokens in batch]
         if not counts or min(counts) < 1:
             raise UsageError("a step needs at least one new token of every sequence in it")
@@ -286,69 +230,36 @@ class Cache:
         """
         for change in changes:
             for source, target in group.own(change):
-                for layer in group.layers:
-                    store = self._stores[layer]
-                    assert not isinstance(store, StateStore)
-                    store.copy_block(source, target)
+                for layer in self._token_layers:
+                    if layer.group is group:
+                        layer.store.copy_block(source, target)
         for change in changes:
             group.drop(change)
         for change in changes:
             group.take(change)
 
-    def _reopen_groups(self, sequence: int, length: int) -> None:
-        """Let the keys of the group that ends a shortened sequence wait again, if it was complete."""
-        for layer, store in enumerate(self._stores):
-            if not isinstance(store, KVTiles) or store.hot is None or not length % store.tile_tokens:
-                continue
-            first = length // store.tile_tokens * store.tile_tokens
-            if self.length(sequence) < first + store.tile_tokens:
-                continue
-            group = self._group_of[layer]
-            blocks, offsets = group.destination(sequence, np.array([first]))
-            store.reopen(int(blocks[0]), int(offsets[0]) // store.tile_tokens, self._held(sequence).slot)
-
-    def _adopt(self, sequence: int, prompt: Tokens) -> None:
+    def _adopt(self, sequence: CachedSequence, prompt: Tokens) -> None:
         """Begin a sequence with the longest run of complete blocks that every group knows."""
-        keys = self._keys(prompt)
+        keys = list[bytes]()
+        # The last token is never among them: it is what the first logits come from.
+        self._add_keys(keys, prompt[:-1])
         known = [group.known(keys) for group in self._groups]
         covered = (n for n in range(len(keys), 0, -1) if all(blocks.cover(n) for blocks in known))
         count = next(covered, 0)
         for group, blocks in zip(self._groups, known, strict=True):
-            group.adopt(sequence, blocks.first(count))
-        held = self._sequences[sequence]
-        held.keys = keys[:count]
-        held.tokens = prompt[: count * self._paged.block_tokens] if self._paged else held.tokens
+            group.adopt(sequence.id, blocks.first(count))
+        sequence.keys = keys[:count]
+        if self._paged is not None:
+            sequence.tokens = prompt[: count * self._paged.block_tokens]
 
-    def _keys(self, prompt: Tokens) -> list[bytes]:
-        """Return the keys of a prompt's complete blocks; its last token is never among them."""
+    def _add_keys(self, keys: list[bytes], tokens: Tokens) -> None:
+        """Add the keys of these tokens' complete blocks behind those there are; states are never shared."""
         if self._paged is None or self._has_states:
-            return []
-        size, keys = self._paged.block_tokens, list[bytes]()
-        for start in range(0, (len(prompt) - 1) // size * size, size):
-            keys.append(block_key(keys[-1] if keys else None, prompt[start : start + size]))
-        return keys
-
-    def _take_slot(self) -> int:
-        if not self._free_slots:
-            raise UsageError(f"the cache holds {len(self._sequences)} sequences, as many as it is for")
-        return self._free_slots.pop()
-
-    def _new_id(self) -> int:
-        self._next_id += 1
-        return self._next_id - 1
-
-    def _held(self, sequence: int) -> Held:
-        if sequence not in self._sequences:
-            raise UsageError(f"there is no sequence {sequence} in the cache")
-        return self._sequences[sequence]
-
-    def _at_rest(self, sequence: int) -> Held:
-        held = self._held(sequence)
-        if held.in_step:
-            raise UsageError(
-                f"sequence {sequence} is in a step that was not finished", hint="if the step failed, free it"
-            )
-        return held
+            return
+        size = self._paged.block_tokens
+        for index in range(len(keys), len(tokens) // size):
+            parent = keys[-1] if keys else None
+            keys.append(block_key(parent, tokens[index * size : (index + 1) * size]))
 
     # ------------------------------------------------------------------ saved sequences
 
@@ -358,13 +269,8 @@ class Cache:
         Raises:
             UsageError: there is no such sequence, or it is in a step that was not finished.
         """
-        held = self._at_rest(sequence)
-        blocks = tuple(tuple(group.tables[sequence].blocks) for group in self._groups)
-        layers = tuple(
-            self._dump(layer, held.slot, self._physical(layer, sequence))
-            for layer in range(len(self._stores))
-        )
-        return Snapshot(self._layout, held.tokens.copy(), blocks, layers)
+        found = self._sequences.at_rest(sequence)
+        return Snapshot.of(found, self._layout, self._groups, self._layers)
 
     def restore(self, snapshot: Snapshot) -> int:
         """Return the id of a new sequence with a snapshot's content.
@@ -374,61 +280,10 @@ class Cache:
                 longer than ``max_tokens``, or of a cache with another layout.
             OutOfBlocks: the pool has no room; nothing is changed.
         """
-        self._require_fit(snapshot)
-        held = Held(self._take_slot(), snapshot.tokens.copy())
-        sequence = self._new_id()
-        self._sequences[sequence] = held
-        for group, logical in zip(self._groups, snapshot.blocks, strict=True):
-            group.restore(sequence, logical)
-        for layer, arrays in enumerate(snapshot.layers):
-            self._load(layer, held.slot, self._physical(layer, sequence), arrays)
-        return sequence
-
-    def _require_fit(self, snapshot: Snapshot) -> None:
-        """Raise UsageError or OutOfBlocks unless the snapshot can be restored here."""
-        self._layout.require(snapshot.layout)
-        if len(snapshot.tokens) > self.max_tokens:
-            count = f"{len(snapshot.tokens):,} tokens"
-            raise UsageError(f"{count} are more than the {self.max_tokens:,} this cache is for")
-        sizes = (len(snapshot.blocks), len(snapshot.layers))
-        tables = list(zip(self._groups, snapshot.blocks, strict=False))
-        if sizes != (len(self._groups), len(self._stores)) or not all(
-            group.could_hold(logical, len(snapshot.tokens)) for group, logical in tables
-        ):
-            raise UsageError("this sequence is damaged: its blocks are not those of its length")
-        for group, logical in tables:
-            group.require_free(len(logical))
-        counts = {layer: len(logical) for group, logical in tables for layer in group.layers}
-        for layer, arrays in enumerate(snapshot.layers):
-            require_equal_arrays(arrays, self._dump(layer, 0, np.zeros(counts.get(layer, 0), np.int64)))
-
-    def _physical(self, layer: int, sequence: int) -> Tokens:
-        """Return the blocks a layer holds for a sequence, none where it keeps a state."""
-        if layer not in self._group_of:
-            return np.empty(0, np.int64)
-        table = self._group_of[layer].tables[sequence]
-        return table.physical(table.blocks)
-
-    def _dump(self, layer: int, slot: int, blocks: Tokens) -> Arrays:
-        """Return copies of what a layer keeps in these blocks and this slot."""
-        store = self._stores[layer]
-        if isinstance(store, StateStore):
-            return store.dump(slot)
-        found = store.dump(blocks)
-        if isinstance(store, KVTiles) and store.hot is not None:
-            found |= {f"{HOT}{name}": array for name, array in store.hot.dump(slot).items()}
-        return found
-
-    def _load(self, layer: int, slot: int, blocks: Tokens, arrays: Arrays) -> None:
-        """Put back what ``_dump`` returned."""
-        store = self._stores[layer]
-        if isinstance(store, StateStore):
-            store.load(slot, arrays)
-            return
-        hot = {name[len(HOT) :]: array for name, array in arrays.items() if name.startswith(HOT)}
-        store.load(blocks, {name: array for name, array in arrays.items() if not name.startswith(HOT)})
-        if isinstance(store, KVTiles) and store.hot is not None:
-            store.hot.load(slot, hot)
+        snapshot.require_fit(self._layout, self.max_tokens, self._groups, self._layers)
+        restored = self._sequences.add(snapshot.tokens.copy())
+        snapshot.put_back(restored, self._groups, self._layers)
+        return restored.id
 
 
 def _groups(

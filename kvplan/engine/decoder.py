@@ -6,19 +6,18 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kvplan.arch.model import Model
-from kvplan.engine.cache import Cache, Tokens
+from kvplan.engine.arrays import Float, Tokens
+from kvplan.engine.cache import Cache
 from kvplan.engine.counter import Counter
 from kvplan.engine.layer import DecoderLayer
 from kvplan.engine.linear import Linear
 from kvplan.engine.norms import make_norm
 from kvplan.engine.one_thread import one_blas_thread
 from kvplan.engine.rotaries import Rotaries
+from kvplan.engine.watched_mixer import Watch
 from kvplan.errors import UsageError
-
-Float = NDArray[np.float32]
 
 
 class Logits(Enum):
@@ -37,12 +36,15 @@ class Decoder:
         weights: every tensor by its name, a layer's as ``layers.N.`` and its name in the description,
             shaped as there (copies first); emptied as they are taken over.
         max_tokens: longest sequence of the run; positions are made for so many.
+        watch: is shown what every layer's mixer returns, where there is one.
 
     Raises:
         UsageError: the model has learned positions, and fewer than that.
     """
 
-    def __init__(self, model: Model, weights: dict[str, Float], max_tokens: int) -> None:
+    def __init__(
+        self, model: Model, weights: dict[str, Float], max_tokens: int, watch: Watch | None = None
+    ) -> None:
         if 0 < model.learned_positions < max_tokens:
             limit = f"{model.learned_positions:,} positions of {model.name}"
             raise UsageError(f"{max_tokens:,} tokens are more than the {limit}")
@@ -57,7 +59,7 @@ class Decoder:
         self._norm = make_norm(model.norm, outer, "norm", model.norm_eps)
         rotaries = Rotaries(model, max_tokens)
         self._layers = [
-            DecoderLayer(model, index, _of_layer(weights, index), rotaries)
+            DecoderLayer(model, index, _of_layer(weights, index), rotaries, watch)
             for index in range(len(model.layers))
         ]
 

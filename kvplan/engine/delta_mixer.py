@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kvplan.arch.gated_delta_net import GatedDeltaNet
 from kvplan.arch.model import Model
+from kvplan.engine.arrays import Float
 from kvplan.engine.counter import Counter
 from kvplan.engine.delta_net import DeltaNetBlock
 from kvplan.engine.step import Step
-
-Float = NDArray[np.float32]
 
 
 class DeltaMixer:

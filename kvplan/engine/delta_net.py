@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kvplan.arch.activation import Activation
 from kvplan.arch.gated_delta_net import GatedDeltaNet
 from kvplan.engine.activations import activate, sigmoid, softplus
+from kvplan.engine.arrays import Float
 from kvplan.engine.counter import Counter
 from kvplan.engine.linear import Linear
 from kvplan.engine.norms import GatedRMSNorm, sum_of_squares
@@ -31,13 +32,13 @@ class _Tokens:
         decays: (tokens, key heads, group, 1, 1), what is left of the state.
     """
 
-    readers: NDArray[np.float32]
-    overlaps: NDArray[np.float32]
-    values: NDArray[np.float32]
-    strengths: NDArray[np.float32]
-    decays: NDArray[np.float32]
+    readers: Float
+    overlaps: Float
+    values: Float
+    strengths: Float
+    decays: Float
 
-    def advance(self, state: NDArray[np.float32], token: int | slice) -> NDArray[np.float32]:
+    def advance(self, state: Float, token: int | slice) -> Float:
         """Take the state (..., key heads, group, key_dim, value_dim) one token on, and return what it says.
 
         The delta rule of arXiv 2412.06464, equation 10. The query's reading of the new state is that of the
@@ -46,7 +47,7 @@ class _Tokens:
         readers, decays = self.readers[token], self.decays[token]
         read = np.matmul(readers, state)
         read *= decays
-        correction: NDArray[np.float32] = self.values[token] - read[..., 0, :]
+        correction: Float = self.values[token] - read[..., 0, :]
         correction *= self.strengths[token]
         state *= decays
         state += readers[..., 0, :, np.newaxis] * correction[..., np.newaxis, :]
@@ -69,7 +70,7 @@ class DeltaNetBlock:
     """
 
     def __init__(
-        self, arch: GatedDeltaNet, weights: Mapping[str, NDArray[np.float32]], hidden_size: int, eps: float
+        self, arch: GatedDeltaNet, weights: Mapping[str, Float], hidden_size: int, eps: float
     ) -> None:
         for weight in arch.weights(hidden_size):
             if weights[weight.name].shape != weight.shape:
@@ -105,13 +106,13 @@ class DeltaNetBlock:
 
     def __call__(
         self,
-        x: NDArray[np.float32],
+        x: Float,
         lengths: Sequence[int],
-        conv: NDArray[np.float32],
-        recurrent: NDArray[np.float32],
+        conv: Float,
+        recurrent: Float,
         slots: NDArray[np.int64],
         counter: Counter,
-    ) -> NDArray[np.float32]:
+    ) -> Float:
         """Return (rows, hidden) for x of (rows, hidden), and take the states over the tokens.
 
         Args:
@@ -148,23 +149,26 @@ class DeltaNetBlock:
 
     def _convolved(
         self,
-        mixed: NDArray[np.float32],
+        mixed: Float,
         lengths: Sequence[int],
-        conv: NDArray[np.float32],
+        conv: Float,
         slots: NDArray[np.int64],
-    ) -> NDArray[np.float32]:
+    ) -> Float:
         """Return each token's sum of the last inputs by the filters, (rows, channels); move ``conv`` on."""
-        if np.all(np.equal(lengths, 1)):
-            return _convolve_tokens(mixed, self._filters, conv, slots)
         out = np.empty(mixed.shape, np.float32)
+        if np.all(np.equal(lengths, 1)):
+            inputs = conv[slots]
+            _convolve(mixed[:, np.newaxis], self._filters, inputs, out[:, np.newaxis])
+            conv[slots] = inputs
+            return out
         start = 0
         for length, slot in zip(lengths, slots, strict=True):
             stop = start + length
-            _convolve_sequence(mixed[start:stop], self._filters, conv[slot], out[start:stop])
+            _convolve(mixed[start:stop], self._filters, conv[slot], out[start:stop])
             start = stop
         return out
 
-    def _tokens(self, convolved: NDArray[np.float32], ba: NDArray[np.float32]) -> _Tokens:
+    def _tokens(self, convolved: Float, ba: Float) -> _Tokens:
         arch, rows, group = self._arch, len(convolved), self._group
         key_heads, width = arch.linear_num_key_heads, arch.key_width
         per_key = (rows, key_heads, arch.linear_key_head_dim)
@@ -186,9 +190,9 @@ class DeltaNetBlock:
         self,
         tokens: _Tokens,
         lengths: Sequence[int],
-        recurrent: NDArray[np.float32],
+        recurrent: Float,
         slots: NDArray[np.int64],
-    ) -> NDArray[np.float32]:
+    ) -> Float:
         """Return what each token reads from its sequence's state, (rows, key heads, group, value_dim)."""
         arch = self._arch
         by_key_head = (arch.linear_num_key_heads, self._group, *recurrent.shape[2:])
@@ -222,35 +226,23 @@ def _by_part(heads: int, parts: tuple[int, ...]) -> NDArray[np.int64]:
     return np.concatenate([part.ravel() for part in np.split(rows, np.cumsum(parts)[:-1], axis=1)])
 
 
-def _unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
+def _unit(x: Float) -> Float:
     """Return x divided by its length over the last axis."""
-    unit: NDArray[np.float32] = x / np.sqrt(sum_of_squares(x) + _UNIT_EPS)
+    unit: Float = x / np.sqrt(sum_of_squares(x) + _UNIT_EPS)
     return unit
 
 
-def _convolve_tokens(
-    mixed: NDArray[np.float32],
-    filters: NDArray[np.float32],
-    conv: NDArray[np.float32],
-    slots: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """Convolve one token (sequences, channels) of each sequence."""
-    inputs = np.concatenate((conv[slots, :, 1:], mixed[:, :, np.newaxis]), axis=2)
-    conv[slots] = inputs
-    out: NDArray[np.float32] = np.einsum("sck,kc->sc", inputs, filters)
-    return out
+def _convolve(mixed: Float, filters: Float, inputs: Float, out: Float) -> None:
+    """Write the convolution of sequences' new tokens to ``out``, and move ``inputs`` on.
 
-
-def _convolve_sequence(
-    mixed: NDArray[np.float32],
-    filters: NDArray[np.float32],
-    inputs: NDArray[np.float32],
-    out: NDArray[np.float32],
-) -> None:
-    """Write the convolution of one sequence's tokens (tokens, channels) to ``out``; move ``inputs`` on."""
-    kernel = len(filters)
-    joined = np.concatenate((inputs.T, mixed))
-    np.multiply(joined[1 : 1 + len(mixed)], filters[0], out=out)
+    Args:
+        mixed, out: (..., tokens, channels).
+        filters: (kernel, channels).
+        inputs: (..., channels, kernel), the last inputs of each sequence, changed in place.
+    """
+    tokens, kernel = mixed.shape[-2], len(filters)
+    joined = np.concatenate((inputs.swapaxes(-1, -2), mixed), axis=-2)
+    np.multiply(joined[..., 1 : 1 + tokens, :], filters[0], out=out)
     for lag in range(1, kernel):
-        out += joined[1 + lag : 1 + lag + len(mixed)] * filters[lag]
-    inputs[...] = joined[-kernel:].T
+        out += joined[..., 1 + lag : 1 + lag + tokens, :] * filters[lag]
+    inputs[...] = joined[..., -kernel:, :].swapaxes(-1, -2)

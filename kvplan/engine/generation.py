@@ -11,12 +11,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kvplan.engine.cache import Cache, Tokens
+from kvplan.engine.arrays import Float, Tokens
+from kvplan.engine.cache import Cache
 from kvplan.engine.counter import Counter
 from kvplan.engine.decoder import Decoder, Logits
 from kvplan.errors import UsageError
-
-Float = NDArray[np.float32]
 
 
 class Phase(Enum):

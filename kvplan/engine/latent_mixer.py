@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kvplan.arch.latent_attention import LatentAttention
+from kvplan.engine.arrays import Float
 from kvplan.engine.attention import attend
 from kvplan.engine.counter import Counter
 from kvplan.engine.kv_tiles import KVTiles, View
@@ -24,8 +24,6 @@ from kvplan.engine.rotary import yarn_score_factor
 from kvplan.engine.step import Step
 from kvplan.engine.visibility import Visibility
 from kvplan.storage import kv_format
-
-Float = NDArray[np.float32]
 
 _EXPANDED_TILE = 64
 # The norms of the latents have this one whatever the model's other norms have

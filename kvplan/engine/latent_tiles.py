@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kvplan.engine.arrays import Blocks
 from kvplan.engine.counter import Counter
 from kvplan.engine.kv_codecs import F32, Words
 from kvplan.engine.kv_quantisers import Bits, decode_float16
 from kvplan.engine.tile_formats import value_format
 from kvplan.errors import UsageError
 from kvplan.storage import KvFormat
-
-Blocks = NDArray[np.int64]
 
 
 class RowArena:

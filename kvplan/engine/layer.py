@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias, assert_never
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import assert_never
 
 from kvplan.arch.attention import Attention
 from kvplan.arch.experts import Experts
@@ -15,6 +12,7 @@ from kvplan.arch.latent_attention import LatentAttention
 from kvplan.arch.mlp import MLP
 from kvplan.arch.model import Model
 from kvplan.arch.norm import Block
+from kvplan.engine.arrays import Float
 from kvplan.engine.attention_mixer import AttentionMixer
 from kvplan.engine.counter import Counter
 from kvplan.engine.delta_mixer import DeltaMixer
@@ -23,21 +21,30 @@ from kvplan.engine.latent_mixer import LatentMixer
 from kvplan.engine.norms import make_norm
 from kvplan.engine.rotaries import Rotaries
 from kvplan.engine.step import Step
-
-Float = NDArray[np.float32]
-Mixer: TypeAlias = AttentionMixer | LatentMixer | DeltaMixer
+from kvplan.engine.watched_mixer import Mixer, Watch, WatchedMixer
 
 
 class DecoderLayer:
-    """Layer number ``index`` of a model, with its weights under the names the description gives them."""
+    """Layer number ``index`` of a model, with its weights under the names the description gives them.
 
-    def __init__(self, model: Model, index: int, weights: Mapping[str, Float], rotaries: Rotaries) -> None:
+    What its mixer returns is shown to ``watch``, where there is one.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        index: int,
+        weights: Mapping[str, Float],
+        rotaries: Rotaries,
+        watch: Watch | None = None,
+    ) -> None:
         layer = model.layers[index]
         self._block = layer.block
         self._norms = [
             make_norm(model.norm, weights, name, model.norm_eps) for name in layer.block.norm_names()
         ]
-        self._mixer = _mixer(model, index, weights, rotaries)
+        mixer = _mixer(model, index, weights, rotaries)
+        self._mixer = mixer if watch is None else WatchedMixer(mixer, index, watch)
         match layer.mlp:
             case MLP():
                 self._mlp: DenseBlock | ExpertBlock = DenseBlock(layer.mlp, weights)

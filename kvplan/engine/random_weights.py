@@ -7,25 +7,24 @@ from math import prod
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kvplan.arch.model import Model
 from kvplan.arch.norm import Norm
 from kvplan.arch.weight import Weight
+from kvplan.engine.arrays import Float
 from kvplan.storage import TensorRole
-
-Float = NDArray[np.float32]
 
 
 def random_weights(model: Model, seed: int) -> dict[str, Float]:
     """Return every tensor of a model by its full name; each is drawn by itself, whatever the others are."""
     return {
         name: _drawn(weight, model, np.random.default_rng([seed, crc32(name.encode())]))
-        for name, weight in _named(model)
+        for name, weight in named_weights(model)
     }
 
 
-def _named(model: Model) -> Iterator[tuple[str, Weight]]:
+def named_weights(model: Model) -> Iterator[tuple[str, Weight]]:
+    """Iterate over the tensors the engine runs, each with its full name; a tower's are not among them."""
     outer = (*model.input_weights(), *model.output_weights())
     yield from ((weight.name, weight) for weight in outer if weight.role is not TensorRole.TOWER)
     for index, layer in enumerate(model.layers):

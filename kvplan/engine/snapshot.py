@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kvplan.allocation import Allocation, Paged
 from kvplan.arch.model import Model
+from kvplan.engine.arrays import Arrays, Tokens
+from kvplan.engine.cached_sequences import CachedSequence
+from kvplan.engine.layer_caches import LayerCache
+from kvplan.engine.token_group import TokenGroup
 from kvplan.errors import UsageError
 from kvplan.storage import KvFormat
-
-Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +67,66 @@ class Snapshot:
     """
 
     layout: Layout
-    tokens: NDArray[np.int64]
+    tokens: Tokens
     blocks: tuple[tuple[int, ...], ...]
     layers: tuple[Arrays, ...]
 
+    @classmethod
+    def of(
+        cls,
+        sequence: CachedSequence,
+        layout: Layout,
+        groups: Sequence[TokenGroup],
+        layers: Sequence[LayerCache],
+    ) -> Snapshot:
+        """Return copies of everything that these groups and layers keep of a sequence."""
+        return cls(
+            layout,
+            sequence.tokens.copy(),
+            tuple(tuple(group.tables[sequence.id].blocks) for group in groups),
+            tuple(layer.dump(layer.blocks(sequence), sequence.slot) for layer in layers),
+        )
 
-def require_equal_arrays(found: Arrays, expected: Arrays) -> None:
-    """Raise UsageError unless a layer has arrays of the expected names, shapes and types."""
-    if _shapes(found) != _shapes(expected):
-        raise UsageError("this sequence is damaged: its arrays are not those of such a cache")
+    def require_fit(
+        self, layout: Layout, max_tokens: int, groups: Sequence[TokenGroup], layers: Sequence[LayerCache]
+    ) -> None:
+        """Refuse what cannot be put into such a cache; nothing is changed.
+
+        Raises:
+            UsageError: it is damaged, longer than ``max_tokens``, or of a cache with another layout.
+            OutOfBlocks: a group has no room.
+        """
+        layout.require(self.layout)
+        if len(self.tokens) > max_tokens:
+            count = f"{len(self.tokens):,} tokens"
+            raise UsageError(f"{count} are more than the {max_tokens:,} this cache is for")
+        if (len(self.blocks), len(self.layers)) != (len(groups), len(layers)) or not all(
+            group.could_hold(logical, len(self.tokens)) for group, logical in self._tables(groups)
+        ):
+            raise UsageError("this sequence is damaged: its blocks are not those of its length")
+        for group, logical in self._tables(groups):
+            group.require_free(len(logical))
+        self._require_arrays(groups, layers)
+
+    def _require_arrays(self, groups: Sequence[TokenGroup], layers: Sequence[LayerCache]) -> None:
+        """Raise UsageError unless every layer's arrays have the names, shapes and types they would have."""
+        counts = {layer: len(logical) for group, logical in self._tables(groups) for layer in group.layers}
+        for number, (layer, arrays) in enumerate(zip(layers, self.layers, strict=True)):
+            expected = layer.dump(np.zeros(counts.get(number, 0), np.int64), 0)
+            if _shapes(arrays) != _shapes(expected):
+                raise UsageError("this sequence is damaged: its arrays are not those of such a cache")
+
+    def put_back(
+        self, sequence: CachedSequence, groups: Sequence[TokenGroup], layers: Sequence[LayerCache]
+    ) -> None:
+        """Make a new sequence's blocks and arrays those of this snapshot, which must fit."""
+        for group, logical in self._tables(groups):
+            group.restore(sequence.id, logical)
+        for layer, arrays in zip(layers, self.layers, strict=True):
+            layer.load(layer.blocks(sequence), sequence.slot, arrays)
+
+    def _tables(self, groups: Sequence[TokenGroup]) -> Iterator[tuple[TokenGroup, tuple[int, ...]]]:
+        return zip(groups, self.blocks, strict=True)
 
 
 def _shapes(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kvplan.engine.arrays import Blocks, Float
 from kvplan.engine.counter import Counter
 from kvplan.engine.kv_tiles import KVTiles, View
 from kvplan.engine.latent_tiles import LatentTiles
@@ -17,9 +17,6 @@ from kvplan.engine.tile_batch import Reading
 from kvplan.engine.tile_plane import Places
 from kvplan.engine.visibility import Visibility
 from kvplan.storage import KvFormat
-
-Blocks = NDArray[np.int64]
-Float = NDArray[np.float32]
 
 # Tiles of new tokens that are read beside the cache: the length attention is fastest on.
 FRESH_TILE = 64

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kvplan.checks import FieldError, require_amounts, require_name, require_sizes, require_text
+from kvplan.hardware.efficiency import AllReduceFit, KernelFit
 from kvplan.units import GB, GIB, MIB
 
 
@@ -110,6 +111,8 @@ class Device:
         price_per_hour: on-demand price.
         notes: what a reader of the datasheet should know.
         evidence: what else agrees.
+        efficiency: how near its roofline each kind of kernel was measured to run, if it was.
+        all_reduce: how fast several were measured to add up, an entry for each number of ranks.
     """
 
     name: str
@@ -129,12 +132,16 @@ class Device:
     price_per_hour: HourlyPrice | None = None
     notes: str = ""
     evidence: tuple[str, ...] = ()
+    efficiency: tuple[KernelFit, ...] = ()
+    all_reduce: tuple[AllReduceFit, ...] = ()
 
     def __post_init__(self) -> None:
         require_name(self.name)
         require_text(self, "label", "vendor", "architecture", "source")
         require_sizes(self, "sm_count", "shared_memory_per_sm_kib", "tdp_w")
         require_amounts(self, "l2_mb")
+        _require_distinct("efficiency", [f"{fit.kernel.value} over {fit.format}" for fit in self.efficiency])
+        _require_distinct("all_reduce", [f"{fit.ranks} ranks" for fit in self.all_reduce])
 
     @property
     def memory_bytes(self) -> int:
@@ -142,3 +149,10 @@ class Device:
         if self.memory.driver_mib is None:
             return self.memory.sold_gb * GB
         return self.memory.driver_mib * MIB
+
+
+def _require_distinct(name: str, keys: list[str]) -> None:
+    """Raise FieldError at the first key that is there twice."""
+    for index, key in enumerate(keys):
+        if key in keys[:index]:
+            raise FieldError(((name, index), f"{key} is there twice"))

@@ -11,6 +11,7 @@ from kvplan.arch.buffer import Buffer
 from kvplan.arch.model import Model
 from kvplan.formula import formula
 from kvplan.plan.deployment import Deployment
+from kvplan.plan.kept_tokens import context_ranks, tokens_of_rank
 from kvplan.plan.stages import Stage
 from kvplan.results import Quantity, computed, fact, total
 from kvplan.storage import DTYPE_BYTES
@@ -65,18 +66,25 @@ def _block_peak(name: str, buffers: tuple[Buffer, ...], model: Model, deployment
     return computed(
         name,
         block_peak_bytes,
-        fact("chunk_tokens", deployment.chunk_tokens, "--chunk", Unit.TOKENS),
+        _rank_chunk(deployment),
         fact("hidden_size", model.hidden_size, model.source),
         total("intermediates", Unit.NONE, parts),
         fact("element_bytes", DTYPE_BYTES[model.dtype], model.dtype),
     )
 
 
+def _rank_chunk(deployment: Deployment) -> Quantity:
+    """Return the tokens of a step that one rank works on: context-parallel ranks share them."""
+    chunk = fact("chunk_tokens", deployment.chunk_tokens, "--chunk", Unit.TOKENS)
+    ranks = deployment.parallelism.context
+    return chunk if ranks == 1 else computed("chunk_tokens", tokens_of_rank, chunk, context_ranks(ranks))
+
+
 def _head_peak(model: Model, deployment: Deployment) -> Quantity:
     return computed(
         "head",
         head_peak_bytes,
-        fact("chunk_tokens", deployment.chunk_tokens, "--chunk", Unit.TOKENS),
+        _rank_chunk(deployment),
         fact("hidden_size", model.hidden_size, model.source),
         fact("element_bytes", DTYPE_BYTES[model.dtype], model.dtype),
         fact("logit_rows", LOGIT_ROWS, "kvplan: logits of at most 256 requests exist at once"),

@@ -12,6 +12,7 @@ from typing import assert_never
 from kvplan.allocation import Allocation
 from kvplan.arch.entry import KV, Entry, Latent, State
 from kvplan.arch.model import Run
+from kvplan.arch.retention import Full
 from kvplan.arch.weight import heads, kv_heads
 from kvplan.formula import formula
 from kvplan.plan.grouped_keys import (
@@ -25,7 +26,7 @@ from kvplan.plan.grouped_keys import (
     value_entry_bytes,
     waiting_tokens,
 )
-from kvplan.plan.kept_tokens import TokenLaw, allocated_law, live_law
+from kvplan.plan.kept_tokens import TokenLaw, allocated_law, context_ranks, live_law
 from kvplan.results import Quantity, computed, fact, total
 from kvplan.storage import DTYPE_BYTES, KvFormat, StateLayout
 from kvplan.units import Count, Unit, ceil_div
@@ -75,6 +76,18 @@ def growth_of_layers_bytes(layers: Count, entry_bytes: Count) -> Count:
     return layers * entry_bytes
 
 
+@formula(Unit.BYTES_PER_TOKEN, "layers x bytes per token over the ranks that share tokens, rounded up")
+def growth_of_shared_layers_bytes(layers: Count, entry_bytes: Count, context_parallel: int) -> Count:
+    """Bytes one more token adds to a run of equal layers on each context-parallel rank, on average."""
+    return ceil_div(layers * entry_bytes, context_parallel)
+
+
+@formula(Unit.BYTES_PER_TOKEN, "a window is kept by every rank: it grows by the tokens all of them take")
+def growth_of_repeated_layers_bytes(layers: Count, entry_bytes: Count, context_parallel: int) -> Count:
+    """Bytes a run of layers that every rank keeps whole grows by while each rank takes one token."""
+    return layers * entry_bytes * context_parallel
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """An amount of cache: tokens and, where keys are quantised in groups, groups and tokens that wait."""
@@ -99,6 +112,7 @@ class CacheRun:
         live: tokens that matter.
         allocated: tokens paid for.
         keys: what the keys take, where they are quantised in groups.
+        shared_by: the ranks that share these layers' tokens; ``None`` where each has all of them.
     """
 
     layers: Quantity
@@ -106,6 +120,7 @@ class CacheRun:
     live: TokenLaw | None
     allocated: TokenLaw | None
     keys: GroupedKeys | None = None
+    shared_by: Quantity | None = None
 
     def live_bytes(self, context: Count) -> Count:
         """Return the bytes of one request's tokens that matter, for a context or an array of them."""
@@ -196,11 +211,21 @@ class CacheRun:
 
     def growth(self) -> Quantity:
         """Return the bytes one more token adds while the layers still grow, explained."""
+        if self.shared_by is not None:
+            sizes = (self.layers, self.entry_bytes, self.shared_by)
+            return computed("growth", growth_of_shared_layers_bytes, *sizes)
         if self.keys is None:
             return computed("growth", growth_of_layers_bytes, self.layers, self.entry_bytes)
         keys = self.keys
-        sizes = (self.layers, self.entry_bytes, keys.group_bytes, keys.group_tokens)
-        return computed("growth", grouped_growth_bytes, *sizes)
+        grouped = (self.layers, self.entry_bytes, keys.group_bytes, keys.group_tokens)
+        return computed("growth", grouped_growth_bytes, *grouped)
+
+    def growth_per_turn(self, ranks: Quantity) -> Quantity:
+        """Return the bytes one rank takes while each of so many takes a token of its own, explained."""
+        sizes = (self.layers, self.entry_bytes)
+        if self.shared_by is not None:
+            return computed("growth", growth_of_layers_bytes, *sizes)
+        return computed("growth", growth_of_repeated_layers_bytes, *sizes, ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +258,11 @@ class Cache:
         note = "" if parts else "no layer grows with the context"
         return total(name, Unit.BYTES_PER_TOKEN, parts, label, note)
 
+    def growth_per_turn(self, name: str, ranks: Quantity) -> Quantity:
+        """Return the bytes one rank takes while each of so many takes a token of its own, explained."""
+        parts = tuple(run.growth_per_turn(ranks) for run in self.runs if run.live is not None)
+        return total(name, Unit.BYTES_PER_TOKEN, parts)
+
     def state(self, name: str, label: str) -> Quantity:
         """Return the bytes a request holds however short it is, explained."""
         parts = tuple(run.state() for run in self.runs if run.live is None)
@@ -247,8 +277,11 @@ def request_cache(
     model_dtype: str,
     allocation: Allocation,
     source: str,
+    context_parallel: int = 1,
 ) -> Cache:
     """Return the cache of one request over these layers, on one tensor-parallel rank.
+
+    With context-parallel ranks it is that of the fullest of them.
 
     Raises:
         UsageError: the format cannot be kept in this allocation, or the heads cannot be divided.
@@ -256,15 +289,17 @@ def request_cache(
     found = []
     for run in runs:
         slot = run.layer.slot()
-        refuse_ungroupable(slot, kv, allocation)
+        refuse_ungroupable(slot, kv, allocation, context_parallel)
+        shared = context_parallel > 1 and isinstance(slot.retention, Full)
         entry = entry_on_rank(slot.entry, tensor_parallel)
         found.append(
             CacheRun(
                 fact("layers", run.count, source, Unit.LAYERS),
                 _entry_bytes(entry, kv, state, model_dtype, source),
-                live_law(slot.retention, source),
-                allocated_law(slot.retention, allocation, source),
+                live_law(slot.retention, source, context_parallel),
+                allocated_law(slot.retention, allocation, source, context_parallel),
                 grouped_keys(entry, kv, source) if isinstance(entry, KV) else None,
+                context_ranks(context_parallel) if shared else None,
             )
         )
     return Cache(tuple(found))

@@ -105,6 +105,7 @@ def plan_capacity(model: Model, deployment: Deployment) -> Capacity:
     Raises:
         UsageError: the model cannot be cut or packed that way.
     """
-    refuse_impossible(model, deployment.parallelism.tensor, deployment.weights)
-    stages = pipeline_stages(model, deployment.parallelism.pipeline)
+    cut = deployment.parallelism
+    refuse_impossible(model, cut.tensor, deployment.weights, cut.expert)
+    stages = pipeline_stages(model, cut.pipeline)
     return Capacity(model, deployment, tuple(stage_memory(model, stage, deployment) for stage in stages))

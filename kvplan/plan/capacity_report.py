@@ -8,6 +8,8 @@ from kvplan.allocation import Contiguous, Paged
 from kvplan.arch.retention import Full
 from kvplan.formula import formula
 from kvplan.plan.capacity import Capacity
+from kvplan.plan.deployment import Deployment, Parallelism
+from kvplan.plan.kept_tokens import context_ranks
 from kvplan.plan.memory import StageMemory
 from kvplan.plan.verdict import verdict
 from kvplan.plan.weights import parameter_count
@@ -31,6 +33,12 @@ def pool_blocks(pool_bytes: int, block_tokens: int, bytes_per_token: int) -> Cou
 def pool_tokens(pool_blocks: int, block_tokens: int) -> Count:
     """Tokens in the pool while every layer still grows."""
     return pool_blocks * block_tokens
+
+
+@formula(Unit.TOKENS, "blocks x tokens in a block, on each of the ranks that share a request's tokens")
+def pool_tokens_of_ranks(pool_blocks: int, block_tokens: int, context_parallel: int) -> Count:
+    """Tokens in the pools of a context-parallel group while every layer still grows."""
+    return pool_blocks * block_tokens * context_parallel
 
 
 @formula(Unit.REQUESTS, "requests spread evenly over the replicas, the fullest one decides")
@@ -60,7 +68,7 @@ def capacity_report(
         sections=(
             _model(capacity),
             _gpu(capacity),
-            _deployment(capacity),
+            deployment_facts(capacity.deployment),
             _memory(loaded),
             _kv(capacity, loaded),
             _growth(capacity, contexts),
@@ -76,9 +84,14 @@ def capacity_report(
 def _heading(capacity: Capacity) -> str:
     d, model = capacity.deployment, capacity.model
     usable = gib(d.device.memory_bytes, 1)
-    gpus = f"{d.parallelism.gpus} x {d.device.label}"
+    gpus = f"{d.parallelism.gpus} x {d.device.label}{_shared_degrees(d.parallelism)}"
     planned = f"({usable} GiB usable, {d.utilization_bp / 100:g}% planned)"
     return f"{model.name}  {d.weights.name} weights, {d.kv.name} KV   on {gpus} {planned}"
+
+
+def _shared_degrees(cut: Parallelism) -> str:
+    """Return the expert- and context-parallel degrees where there are any: ``, ep 8, cp 2``."""
+    return "".join(f", {name} {size}" for name, size in (("ep", cut.expert), ("cp", cut.context)) if size > 1)
 
 
 def _notes(capacity: Capacity, contexts: Sequence[int]) -> tuple[str, ...]:
@@ -98,15 +111,29 @@ def _notes(capacity: Capacity, contexts: Sequence[int]) -> tuple[str, ...]:
     if capacity.model.vision is not None:
         found.append("the vision tower is counted in the weights; images take tokens like text")
     found += _hardware_notes(capacity)
+    found += _sharing_notes(capacity)
     p = d.parallelism
     if p.gpus > 1:
-        cut = f"tp {p.tensor} x pp {p.pipeline} x dp {p.data}"
+        cut = f"{p.degrees}, ep {p.expert}" if p.expert > 1 else p.degrees
         stage = capacity.most_loaded.stage
         which = f", on stage {stage.number} of {stage.of}" if stage.of > 1 else ""
         found.append(
             f"per-GPU figures are of the GPU where one growing request runs out first ({cut}{which})"
         )
     return tuple(found)
+
+
+def _sharing_notes(capacity: Capacity) -> list[str]:
+    """Say what each GPU holds where experts or the tokens of a request are shared."""
+    cut, found = capacity.deployment.parallelism, []
+    if cut.expert > 1:
+        found.append(f"each GPU holds 1 in {cut.expert} of the routed experts, whole (--ep)")
+    if cut.context > 1:
+        kept = [isinstance(run.layer.slot().retention, Full) for run in capacity.model.runs()]
+        whole = "" if all(kept) else "; windows, chunks and states are whole on every one"
+        held = f"1 in {cut.context} of a request's tokens in full-attention layers"
+        found.append(f"each GPU of a context-parallel group holds {held}{whole} (--cp)")
+    return found
 
 
 def _hardware_notes(capacity: Capacity) -> list[str]:
@@ -145,15 +172,16 @@ def _gpu(capacity: Capacity) -> Facts:
         "GPU",
         (
             fact("name", device.name, device.source, label="accelerator"),
-            fact("count", capacity.deployment.parallelism.gpus, "tp x pp x dp", Unit.GPUS),
+            fact("count", capacity.deployment.parallelism.gpus, "tp x pp x dp x cp", Unit.GPUS),
             fact("memory_bytes", device.memory_bytes, source, Unit.BYTES, "memory"),
         ),
         Shown.NOT,
     )
 
 
-def _deployment(capacity: Capacity) -> Facts:
-    d = capacity.deployment
+def deployment_facts(deployment: Deployment) -> Facts:
+    """Return what was decided about a deployment, for machines."""
+    d = deployment
     match d.allocation:
         case Paged():
             allocation = "paged"
@@ -166,6 +194,8 @@ def _deployment(capacity: Capacity) -> Facts:
             fact("tensor_parallel", d.parallelism.tensor, "--tp"),
             fact("pipeline_parallel", d.parallelism.pipeline, "--pp"),
             fact("data_parallel", d.parallelism.data, "--dp"),
+            fact("expert_parallel", d.parallelism.expert, "--ep"),
+            fact("context_parallel", d.parallelism.context, "--cp"),
             fact("weights", d.weights.name, d.weights.source),
             fact("kv", d.kv.name, d.kv.source),
             fact("state", d.state.name, d.state.source),
@@ -193,15 +223,24 @@ def _kv(capacity: Capacity, loaded: StageMemory) -> Facts:
     many = capacity.deployment.parallelism.gpus > 1
     per_gpu = loaded.cache.growth("bytes_per_token_per_gpu", "B per token on each GPU" if many else "")
     block_tokens = fact("block_tokens", block, source, Unit.TOKENS, "tokens per block" if paged else "")
-    if per_gpu.number:
+    ranks = context_ranks(capacity.deployment.parallelism.context)
+    stored = per_gpu if ranks.number == 1 else loaded.cache.growth_per_turn("bytes_per_turn", ranks)
+    if stored.number:
         blocks = computed(
-            "pool_blocks", pool_blocks, loaded.pool, block_tokens, per_gpu, label="blocks" if paged else ""
+            "pool_blocks", pool_blocks, loaded.pool, block_tokens, stored, label="blocks" if paged else ""
         )
     else:
         blocks = fact("pool_blocks", 0, "no layer on this GPU grows with the context", Unit.BLOCKS)
-    tokens = computed("pool_tokens", pool_tokens, blocks, block_tokens, label=_pool_label(capacity))
+    tokens = _pool_tokens(capacity, blocks, block_tokens, ranks)
     state = capacity.whole_cache.state("state_bytes_per_sequence", "B of state per request")
     return Facts("kv", "KV cache", (per_token, per_gpu, state, block_tokens, blocks, tokens), Shown.SENTENCE)
+
+
+def _pool_tokens(capacity: Capacity, blocks: Quantity, block_tokens: Quantity, ranks: Quantity) -> Quantity:
+    label = _pool_label(capacity)
+    if ranks.number == 1:
+        return computed("pool_tokens", pool_tokens, blocks, block_tokens, label=label)
+    return computed("pool_tokens", pool_tokens_of_ranks, blocks, block_tokens, ranks, label=label)
 
 
 def _pool_label(capacity: Capacity) -> str:

@@ -102,7 +102,9 @@ def grouped_keys(entry: KV, kv: KvFormat, source: str) -> GroupedKeys | None:
     )
 
 
-def refuse_ungroupable(slot: CacheSlot, kv: KvFormat, allocation: Allocation) -> None:
+def refuse_ungroupable(
+    slot: CacheSlot, kv: KvFormat, allocation: Allocation, context_parallel: int = 1
+) -> None:
     """Refuse a format that groups keys where groups cannot be kept whole.
 
     Raises:
@@ -120,6 +122,12 @@ def refuse_ungroupable(slot: CacheSlot, kv: KvFormat, allocation: Allocation) ->
     if not isinstance(slot.retention, Full):
         raise UsageError(
             f"{kv.name} quantises the keys of {group} tokens together: a window lets go of them one by one",
+            hint=f"--kv {plain} has a scale for each token",
+        )
+    if context_parallel > 1:
+        raise UsageError(
+            f"{kv.name} quantises the keys of {group} tokens together: "
+            f"context parallel {context_parallel} deals them to different ranks",
             hint=f"--kv {plain} has a scale for each token",
         )
     _refuse_broken_groups(kv, allocation)

@@ -22,6 +22,15 @@ def all_tokens(context: Count) -> Count:
     return context
 
 
+@formula(
+    Unit.TOKENS,
+    "tokens are dealt to the ranks in turn, the first has most: vLLM, cp_kv_cache_interleave_size 1",
+)
+def tokens_of_rank(tokens: Count, context_parallel: int) -> Count:
+    """Tokens of a request, or of a step, that the fullest context-parallel rank has."""
+    return ceil_div(tokens, context_parallel)
+
+
 @formula(Unit.TOKENS, "a sliding window keeps the last tokens: arXiv 2310.06825")
 def window_tokens(context: Count, window: int) -> Count:
     """Tokens a sliding-window layer keeps."""
@@ -44,6 +53,12 @@ def chunk_tokens(context: Count, chunk: int) -> Count:
 def paged_tokens(context: Count, block_tokens: int) -> Count:
     """Tokens allocated for a full-attention layer in blocks."""
     return ceil_div(context, block_tokens) * block_tokens
+
+
+@formula(Unit.TOKENS, "whole blocks of a rank's tokens: vLLM, kv_cache_interface.py, max_memory_usage_bytes")
+def paged_tokens_of_rank(context: Count, context_parallel: int, block_tokens: int) -> Count:
+    """Tokens allocated for a full-attention layer in blocks on one context-parallel rank."""
+    return ceil_div(ceil_div(context, context_parallel), block_tokens) * block_tokens
 
 
 @formula(Unit.TOKENS, "a window of w tokens touches at most ceil((w - 1) / block) + 1 blocks at a time")
@@ -80,6 +95,12 @@ def contiguous_tokens(context: Count, max_tokens: int) -> Count:
     return maximum(context, max_tokens)
 
 
+@formula(Unit.TOKENS, "a rank's share of a contiguous cache, taken whole when the request arrives")
+def contiguous_tokens_of_rank(context: Count, context_parallel: int, max_tokens: int) -> Count:
+    """Tokens allocated for a full-attention layer of a contiguous cache on one context-parallel rank."""
+    return ceil_div(maximum(context, max_tokens), context_parallel)
+
+
 @formula(Unit.TOKENS, "a ring as long as the window, taken whole when the request arrives")
 def ring_tokens(context: Count, window: int, max_tokens: int) -> Count:
     """Tokens allocated for a sliding or chunked layer of a contiguous cache: the same for every request."""
@@ -90,7 +111,7 @@ def ring_tokens(context: Count, window: int, max_tokens: int) -> Count:
 class TokenLaw:
     """A number of tokens as a formula of the context and some constants."""
 
-    formula: Formula[Any]
+    formula: Formula[Any, Count]
     constants: tuple[Quantity, ...] = ()
 
     def tokens(self, context: Count) -> Count:
@@ -102,9 +123,19 @@ class TokenLaw:
         return computed(name, self.formula, context, *self.constants)
 
 
-def live_law(retention: Retention, source: str) -> TokenLaw | None:
-    """Return how many tokens matter under a retention; ``None`` for what does not grow with tokens."""
+def context_ranks(context_parallel: int) -> Quantity:
+    """Return the number of ranks that share the tokens of a request."""
+    return fact("context_parallel", context_parallel, "--cp")
+
+
+def live_law(retention: Retention, source: str, context_parallel: int = 1) -> TokenLaw | None:
+    """Return how many tokens matter under a retention; ``None`` for what does not grow with tokens.
+
+    Context-parallel ranks share the tokens of full attention; what a window or a chunk keeps, each has whole.
+    """
     match retention:
+        case Full() if context_parallel > 1:
+            return TokenLaw(tokens_of_rank, (context_ranks(context_parallel),))
         case Full():
             return TokenLaw(all_tokens)
         case Sliding():
@@ -117,13 +148,18 @@ def live_law(retention: Retention, source: str) -> TokenLaw | None:
             assert_never(never)
 
 
-def allocated_law(retention: Retention, allocation: Allocation, source: str) -> TokenLaw | None:
+def allocated_law(
+    retention: Retention, allocation: Allocation, source: str, context_parallel: int = 1
+) -> TokenLaw | None:
     """Return how many tokens are paid for; ``None`` for what does not grow with tokens."""
+    shared = context_ranks(context_parallel) if context_parallel > 1 else None
     match allocation:
         case Paged(block_tokens=block):
-            return _paged_law(retention, fact("block_tokens", block, "--block-size", Unit.TOKENS), source)
+            units = fact("block_tokens", block, "--block-size", Unit.TOKENS)
+            return _paged_law(retention, units, source, shared)
         case Contiguous(max_tokens=longest):
-            return _ring_law(retention, fact("max_tokens", longest, "--max-length", Unit.TOKENS), source)
+            units = fact("max_tokens", longest, "--max-length", Unit.TOKENS)
+            return _ring_law(retention, units, source, shared)
         case _ as never:
             assert_never(never)
 
@@ -136,8 +172,12 @@ def seen_through(window: Sliding, source: str) -> Quantity:
     return computed("window", window_and_sinks, last, _sinks(window, source))
 
 
-def _paged_law(retention: Retention, block: Quantity, source: str) -> TokenLaw | None:
+def _paged_law(
+    retention: Retention, block: Quantity, source: str, shared: Quantity | None
+) -> TokenLaw | None:
     match retention:
+        case Full() if shared is not None:
+            return TokenLaw(paged_tokens_of_rank, (shared, block))
         case Full():
             return TokenLaw(paged_tokens, (block,))
         case Sliding(window=window, sink_tokens=0):
@@ -153,8 +193,12 @@ def _paged_law(retention: Retention, block: Quantity, source: str) -> TokenLaw |
             assert_never(never)
 
 
-def _ring_law(retention: Retention, longest: Quantity, source: str) -> TokenLaw | None:
+def _ring_law(
+    retention: Retention, longest: Quantity, source: str, shared: Quantity | None
+) -> TokenLaw | None:
     match retention:
+        case Full() if shared is not None:
+            return TokenLaw(contiguous_tokens_of_rank, (shared, longest))
         case Full():
             return TokenLaw(contiguous_tokens, (longest,))
         case Sliding():

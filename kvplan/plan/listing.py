@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from enum import Enum
 
 from kvplan.allocation import Paged
 from kvplan.arch.layer import Layer
@@ -164,7 +165,42 @@ def gpu_report(device: Device) -> Report:
     if device.price_per_hour is not None:
         price = device.price_per_hour
         sections.append(Facts("price_per_hour", "Price per hour", _plain_fields(price, price.source)))
-    return Report("gpus show", device.label, tuple(sections))
+    return Report("gpus show", device.label, (*sections, *_efficiency(device)))
+
+
+def _efficiency(device: Device) -> Iterator[Table]:
+    """Iterate over what was measured of a device's kernels, and of its sums over ranks."""
+    fits, sums = device.efficiency, device.all_reduce
+
+    def column(name: str, label: str, unit: Unit = Unit.NONE, priority: int = 0) -> Column:
+        values = [getattr(fit, name) for fit in fits]
+        plain = [value.value if isinstance(value, Enum) else value for value in values]
+        cells = (fact(name, value, fit.source, unit) for value, fit in zip(plain, fits, strict=True))
+        return Column(name, label, tuple(cells), priority)
+
+    if fits:
+        columns = (
+            column("kernel", "kernel"),
+            column("format", "format"),
+            column("launch_us", "launch (us)"),
+            column("memory_share", "of bandwidth", Unit.SHARE),
+            column("compute_share", "of peak", Unit.SHARE),
+            column("peak", "which", priority=2),
+            column("ramp_tokens", "ramp (tokens)", priority=3),
+            column("median_error", "median error", Unit.SHARE, 1),
+            column("p90_error", "p90 error", Unit.SHARE, 2),
+        )
+        yield Table("efficiency", "Kernels, as measured", columns, named_by=2)
+    if sums:
+        ranks = tuple(fact("ranks", one.ranks, one.source) for one in sums)
+        launches = tuple(fact("launch_us", one.launch_us, one.source) for one in sums)
+        shares = tuple(fact("link_share", one.link_share, one.source, Unit.SHARE) for one in sums)
+        three = (
+            Column("ranks", "ranks", ranks),
+            Column("launch_us", "launch (us)", launches),
+            Column("link_share", "of the link", shares),
+        )
+        yield Table("all_reduce", "Sums over ranks, as measured", three)
 
 
 def _memory_source(device: Device) -> str:
@@ -178,7 +214,7 @@ def _plain_fields(owner: object, source: str) -> tuple[Quantity, ...]:
     for field in fields(owner):  # type: ignore[arg-type]
         value = getattr(owner, field.name)
         if isinstance(value, tuple):
-            value = "; ".join(value)
+            value = "; ".join(text for text in value if isinstance(text, str))
         if isinstance(value, (int, float, str)) and value != "":
             found.append(fact(field.name, value, source, label=field.name))
     return tuple(found)

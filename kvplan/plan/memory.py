@@ -69,12 +69,19 @@ def stage_memory(model: Model, stage: Stage, deployment: Deployment) -> StageMem
         fact("utilization_bp", deployment.utilization_bp, "--memory-utilization, in ten-thousandths"),
         label="total planned",
     )
-    weights = weights_bytes(model, stage, ranks, deployment.weights)
+    weights = weights_bytes(model, stage, ranks, deployment.weights, deployment.parallelism.expert)
     activations = activation_bytes(model, stage, deployment)
     overhead = overhead_bytes(deployment)
     spent = (total, weights, activations, overhead)
     cache = request_cache(
-        stage.runs(), ranks, deployment.kv, deployment.state, model.dtype, deployment.allocation, model.source
+        stage.runs(),
+        ranks,
+        deployment.kv,
+        deployment.state,
+        model.dtype,
+        deployment.allocation,
+        model.source,
+        deployment.parallelism.context,
     )
     return StageMemory(
         stage,

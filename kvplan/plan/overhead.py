@@ -36,7 +36,7 @@ def overhead_bytes(deployment: Deployment) -> Quantity:
         runtime_overhead_bytes,
         fact("libraries", _LIBRARIES, _LIBRARIES_SOURCE, Unit.BYTES),
         fact("graphs", _GRAPHS, _GRAPHS_SOURCE, Unit.BYTES),
-        _communication(deployment.parallelism.gpus_per_replica),
+        _communication(deployment.parallelism.gpus_that_talk),
         label="overhead (typical)",
     )
 

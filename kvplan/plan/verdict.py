@@ -80,14 +80,21 @@ def _remedy(capacity: Capacity, context: int, batch: int) -> str:
     for tensor in _LARGER_GROUPS:
         if tensor <= now.tensor:
             continue
-        larger = Parallelism(tensor, now.pipeline, now.data)
+        larger = _with_larger_group(now, tensor)
         try:
             tried = plan_capacity(capacity.model, replace(capacity.deployment, parallelism=larger))
         except UsageError:
             continue
         if tried.fits(batch, context):
-            return f" It fits on {larger.gpus} of these GPUs (--gpus {larger.gpus} --tp {tensor})."
+            experts = f" --ep {larger.expert}" if larger.expert > 1 else ""
+            return f" It fits on {larger.gpus} of these GPUs (--gpus {larger.gpus} --tp {tensor}{experts})."
     return ""
+
+
+def _with_larger_group(now: Parallelism, tensor: int) -> Parallelism:
+    """Return a larger tensor-parallel group; where experts are shared, all of its ranks share them."""
+    larger = replace(now, tensor=tensor, expert=1)
+    return replace(larger, expert=larger.gpus_per_stage) if now.expert > 1 else larger
 
 
 def _where(capacity: Capacity) -> str:

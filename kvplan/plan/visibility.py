@@ -142,7 +142,7 @@ def waiting_read(name: str, stretch: Stretch, group: Quantity) -> Quantity:
 
 def _by_retention(
     name: str,
-    formulas: tuple[Formula[Any], Formula[Any], Formula[Any]],
+    formulas: tuple[Formula[Any, Any], Formula[Any, Any], Formula[Any, Any]],
     retention: Retention,
     known: tuple[Quantity, ...],
     source: str,

@@ -23,11 +23,13 @@ def parameters_of_layers(layers: Count, parameters_of_one_layer: Count) -> Count
     return layers * parameters_of_one_layer
 
 
-def weights_bytes(model: Model, stage: Stage, tensor_parallel: int, storage: WeightFormat) -> Quantity:
+def weights_bytes(
+    model: Model, stage: Stage, tensor_parallel: int, storage: WeightFormat, expert_parallel: int = 1
+) -> Quantity:
     """Return the bytes of weights on one rank of a stage, with every tensor among its parts."""
 
     def stored(weights: tuple[Weight, ...]) -> tuple[Quantity, ...]:
-        return tuple(_tensor_bytes(w, tensor_parallel, storage, model.dtype) for w in weights)
+        return tuple(tensor_bytes(w, tensor_parallel, storage, model.dtype, expert_parallel) for w in weights)
 
     parts = list(stored(stage.outer_weights(model)))
     for run in stage.runs():
@@ -61,8 +63,15 @@ def _shape(weight: Weight) -> str:
     return f"{weight.copies} x ({weight.dimensions})" if weight.copies > 1 else f"shape {weight.dimensions}"
 
 
-def _tensor_bytes(whole: Weight, tensor_parallel: int, storage: WeightFormat, model_dtype: str) -> Quantity:
-    packed, weight = whole.format_under(storage), whole.on_rank(tensor_parallel)
+def tensor_bytes(
+    whole: Weight,
+    tensor_parallel: int,
+    storage: WeightFormat,
+    model_dtype: str,
+    expert_parallel: int = 1,
+) -> Quantity:
+    """Return the stored bytes of one rank's piece of a tensor, explained."""
+    packed, weight = whole.format_under(storage), whole.on_rank(tensor_parallel, expert_parallel)
     if packed is None:
         dtype = weight.plain_dtype(storage, model_dtype)
         elements = fact("elements", weight.elements, _shape(weight), Unit.PARAMETERS)
@@ -72,7 +81,7 @@ def _tensor_bytes(whole: Weight, tensor_parallel: int, storage: WeightFormat, mo
     return computed(
         weight.name,
         tiled_matrix_bytes,
-        fact("copies", weight.copies, "experts, or 1"),
+        fact("copies", weight.copies, "experts on this rank, or 1"),
         fact("rows", rows, "output features on this rank"),
         fact("columns", columns, "input features on this rank"),
         fact("bits", packed.bits, packed.source),

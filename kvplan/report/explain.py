@@ -162,7 +162,7 @@ def _sum(name: str, quantity: Quantity, indent: str) -> Iterator[str]:
 
 def _substituted(quantity: Quantity) -> str:
     assert quantity.formula is not None
-    values = (q.number for q in quantity.inputs)
+    values = (q.amount for q in quantity.inputs)
     return quantity.formula.substituted(dict(zip(quantity.formula.parameters, values, strict=True)))
 
 

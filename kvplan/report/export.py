@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable
 from io import StringIO
 from typing import Any
 
@@ -25,16 +26,26 @@ def to_dict(report: Report) -> dict[str, Any]:
     }
     for section in report.sections:
         if isinstance(section, Facts):
-            figures = {quantity.name: quantity.value for quantity in section.quantities}
+            figures = _object(section.quantities)
             data.update({section.key: figures} if section.key else figures)
         else:
-            data[section.key] = [
-                {quantity.name: quantity.value for quantity in row} for row in section.rows()
-            ]
+            data[section.key] = [_object(row) for row in section.rows()]
     if report.verdict is not None:
         data["verdict"] = {report.verdict.key: report.verdict.yes, "text": report.verdict.text}
     data["notes"] = list(report.notes)
     return data
+
+
+def _object(quantities: Iterable[Quantity]) -> dict[str, Any]:
+    """Return figures as one object: those named ``group.name`` in an object of their own inside it."""
+    found: dict[str, Any] = {}
+    for quantity in quantities:
+        group, dot, name = quantity.name.partition(".")
+        if dot and group.isidentifier():
+            found.setdefault(group, {})[name] = quantity.value
+        else:
+            found[quantity.name] = quantity.value
+    return found
 
 
 def render_json(data: object) -> str:

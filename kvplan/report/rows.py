@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from kvplan.report.words import bare, cell, exact, header, row_name, shown_unit
+from kvplan.report.words import bare, cell, exact, header, row_name, scaled, shown_unit
 from kvplan.results import Column, Table
 from kvplan.units import Unit
 
@@ -19,6 +19,8 @@ def column_head(table: Table, column: Column) -> str:
     """
     if column is table.columns[0] or not column.cells:
         return column.label
+    if column.scale is not None:
+        return f"{column.label} ({column.scale.word})" if column.label else column.scale.word
     if not table.units:
         return header(column.label, column.cells[0].unit)
     unit = _common_unit(column)
@@ -33,11 +35,17 @@ def shown_rows(table: Table, columns: Sequence[Column]) -> list[Row]:
     """
     cells = [_cells(table, column) for column in columns[1:]]
     labels = table.row_labels(row_name)
-    rows = [(label, *(column[index] for column in cells)) for index, label in enumerate(labels)]
+    rows = [
+        (label, *(column[index] for column in cells))
+        for index, label in enumerate(labels)
+        if index not in table.hidden
+    ]
     return _merged(rows) if _counts_on(table) else rows
 
 
 def _cells(table: Table, column: Column) -> list[str]:
+    if column.scale is not None:
+        return [scaled(quantity, column.scale) for quantity in column.cells]
     if not table.units:
         return [cell(quantity) for quantity in column.cells]
     return [(bare if _common_unit(column) else exact)(quantity) for quantity in column.cells]

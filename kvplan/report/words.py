@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvplan.results import Quantity
+from kvplan.results import Quantity, Scale
 from kvplan.units import Unit, gib, short_count
 
 # What a unit is shown in, where that is not the base unit.
@@ -14,7 +14,7 @@ SHOWN_UNITS = {
     Unit.SHARE: "%",
 }
 _SCALES = {Unit.SECONDS: 1e3, Unit.BYTES_PER_SECOND: 1e-9, Unit.FLOPS_PER_SECOND: 1e-9, Unit.SHARE: 100}
-_MEASURED = {*_SCALES, Unit.TOKENS_PER_SECOND, Unit.FLOPS_PER_BYTE}
+_MEASURED = {*_SCALES, Unit.TOKENS_PER_SECOND, Unit.FLOPS_PER_BYTE, Unit.USD}
 
 
 def cell(quantity: Quantity) -> str:
@@ -29,6 +29,10 @@ def cell(quantity: Quantity) -> str:
             return gib(value)
         case int():
             return f"{value:,}"
+        case float() if quantity.unit is Unit.SHARE and 0 < value < 1e-3:
+            return "<0.1"
+        case float() if quantity.unit is Unit.TIMES:
+            return f"x{value:.2f}"
         case float() if quantity.unit in _MEASURED:
             return _measured(value * _SCALES.get(quantity.unit, 1.0))
         case float() if 0 < abs(value) < 1e-3:
@@ -44,6 +48,17 @@ def _measured(value: float) -> str:
         return f"{value:,.0f}"
     digits = f"{value:.3g}"
     return digits if "e" not in digits else f"{value:.2e}"
+
+
+def scaled(quantity: Quantity, scale: Scale) -> str:
+    """Return a figure in a handy unit, three digits or three decimals, and nothing as a dash."""
+    if not quantity.value:
+        return "-"
+    value = quantity.amount / scale.base_units
+    if value < 1e-3:
+        return "<0.001"
+    digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:,.{digits}f}"
 
 
 def row_name(quantity: Quantity) -> str:

@@ -15,7 +15,7 @@ from kvplan.arch.latent_attention import LatentAttention
 from kvplan.arch.mlp import MLP
 from kvplan.arch.rotary import RopeParameters
 from kvplan.arch.vision import SiglipTower
-from kvplan.hardware import device
+from kvplan.hardware import device, efficiency
 from kvplan.specs import gpu_file, model_file
 
 KINDS = ("model", "gpu")
@@ -25,6 +25,7 @@ _DOCUMENTED = {
     for found in (
         *(Attention, LatentAttention, GatedDeltaNet, RopeParameters, MLP, Experts, SiglipTower),
         *(device.Device, device.Memory, device.DensePeaks, device.Interconnect, device.HourlyPrice),
+        *(efficiency.KernelFit, efficiency.AllReduceFit),
         *(model_file.ModelFile, model_file.LayerKind, model_file.LayerGroup),
     )
 }

@@ -116,7 +116,7 @@ def test_a_layer_that_differs_stands_by_itself(gemma):
     ]
     wrong, right = live.predicted.value + 1, live.measured.value
     assert (
-        f"The plan does not hold: 1 of 26 figures differs: layers.2.live_bytes "
+        f"The plan does not hold: 1 of 30 figures differs: layers.2.live_bytes "
         f"({wrong:,} B predicted, {right:,} measured).\n" in text
     )
 
@@ -185,7 +185,7 @@ def test_a_plan_that_fails_names_the_figures(gemma):
     predicted = gemma.prediction.weights_bytes.number
     assert not found.verdict.yes
     assert found.verdict.text == (
-        f"The plan does not hold: 5 of 26 figures differ: weights_bytes ({predicted + 1:,} B predicted, "
+        f"The plan does not hold: 5 of 30 figures differ: weights_bytes ({predicted + 1:,} B predicted, "
         f"{predicted:,} measured), cache_live_bytes, cache_blocks, prefill_matmul_flops, 1 more."
     )
     rows = [line for line in render_table(found, Terminal()).splitlines() if line.endswith(" no")]
@@ -261,7 +261,7 @@ def test_the_formats_agree(gemma):
 def test_markdown_has_a_cell_for_each_head_and_shows_what_the_table_shows(gemma):
     text = render_markdown(report_of(gemma))
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    assert [len(table) for table in tables] == [2 + 14, 2 + 2, 2 + 4]
+    assert [len(table) for table in tables] == [2 + 18, 2 + 2, 2 + 4]
     for table in tables:
         assert len({line.count("|") for line in table}) == 1
     assert "| layer | kind | live predicted (B) | live measured (B) |" in text
@@ -294,11 +294,11 @@ def test_all_models_are_a_line_each(gemma, bundled):
     data = to_dict(found)
     assert data["agree"] is True
     assert [(row["model"], row["figures"], row["differing"], row["agree"]) for row in data["models"]] == [
-        ("gemma-3-4b", 26, 0, True),
-        ("gpt2", 16, 0, True),
+        ("gemma-3-4b", 30, 0, True),
+        ("gpt2", 20, 0, True),
     ]
     assert data["inputs"]["prompt_tokens"] == [9, 40]
-    assert found.verdict.text == "The plan holds: all 42 figures of 2 models agree."
+    assert found.verdict.text == "The plan holds: all 50 figures of 2 models agree."
     lines = render_table(found, Terminal(80)).splitlines()
     assert lines[0] == "2 models, each scaled down, with random weights"
     assert max(map(len, lines)) <= 80
@@ -311,5 +311,5 @@ def test_one_model_that_fails_fails_all_and_is_named(gemma, bundled):
     assert data["agree"] is data["verdict"]["agree"] is False
     assert [row["differing_figures"] for row in data["models"]] == ["", "weights_bytes, decode_matmul_flops"]
     assert found.verdict.text.startswith(
-        "The plan does not hold for 1 of 2 models. gpt2: 2 of 16 figures differ: weights_bytes ("
+        "The plan does not hold for 1 of 2 models. gpt2: 2 of 20 figures differ: weights_bytes ("
     )

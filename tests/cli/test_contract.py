@@ -199,6 +199,10 @@ def test_json_counts_are_not_negative_and_memory_adds_up(question, command):
     assert sum(memory.values()) - short == total or sum(memory.values()) + short == total
 
 
+# Tables whose first two columns name a row: an operator and a batch, a kernel and a format.
+NAMED_BY_TWO = ("operators", "efficiency")
+
+
 @pytest.mark.parametrize(
     "question",
     [
@@ -207,6 +211,8 @@ def test_json_counts_are_not_negative_and_memory_adds_up(question, command):
         ("gpus", "list"),
         ("gpus", "show", "h100-sxm"),
         LLAMA,
+        ("roofline", "mixtral-8x7b", "--gpu", "h100-sxm", "--tp", "4", "--batch", "1,8", "--price", "3"),
+        ("roofline", "deepseek-v3", "--gpu", "h200-sxm", "--tp", "8", "--phase", "prefill"),
     ],
     ids=" ".join,
 )
@@ -218,10 +224,11 @@ def test_the_formats_agree(question, command):
         if isinstance(value, dict) and section != "inputs":
             figures |= {f"{section}.{key}": found for key, found in value.items()}
         elif isinstance(value, list):
-            for row in value:
-                if isinstance(row, dict):
-                    first, *rest = row
-                    figures |= {f"{section}.{row[first]}.{key}": row[key] for key in rest}
+            rows = [row for row in value if isinstance(row, dict)]
+            named_by = 2 if section in NAMED_BY_TWO else 1
+            for row in rows:
+                name = ".".join(str(found) for found in [*row.values()][:named_by])
+                figures |= {f"{section}.{name}.{key}": row[key] for key in [*row][named_by:]}
     _, out, _ = command(*question, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert {row["figure"]: row["value"] for row in rows} == {
@@ -246,6 +253,22 @@ def test_the_formats_agree(question, command):
 
 def test_json_with_and_without_the_long_name(command):
     assert command(*LLAMA, "--json") == command(*LLAMA, "--format", "json")
+
+
+@pytest.mark.parametrize("form", ["table", "plain", "json", "csv", "md"])
+def test_a_report_of_times_holds_in_a_file_what_standard_output_would(form, command, tmp_path):
+    asked, path = ("roofline", "gpt2", "--gpu", "t4", "--batch", "1,8", "--format", form), tmp_path / "answer"
+    _, shown, _ = command(*asked)
+    assert command(*asked, "-o", str(path)) == (0, "", [])
+    assert path.read_text(encoding="utf-8") == shown
+
+
+def test_markdown_of_times_has_a_cell_for_each_head(command):
+    _, out, _ = command("roofline", "gpt2", "--gpu", "t4", "--batch", "1,8", "--format", "md")
+    tables = [block.splitlines() for block in out.split("\n\n") if block.startswith("|")]
+    assert len(tables) >= 4
+    for table in tables:
+        assert len({line.count("|") for line in table}) == 1
 
 
 def test_markdown_has_a_cell_for_each_head(command):

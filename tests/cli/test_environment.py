@@ -17,6 +17,7 @@ KVPLAN = (sys.executable, "-m", "kvplan")
 TABLE = ("capacity", "llama-3.1-8b", "--gpu", "h100-sxm")
 SHORT = ("--hidden", "32", "--prompt", "24", "--tokens", "4", "--batch", "2")
 PROOF = ("simulate", "gemma-3-4b", *SHORT)
+TIME = ("roofline", "mixtral-8x7b", "--gpu", "h100-sxm", "--tp", "4", "--batch", "1,64", "--price", "3")
 ENDLESS = ("simulate", "llama-3.1-8b", "--prompt", "2k", "--tokens", "4k", "--batch", "8")
 ESCAPE = "\x1b["
 CLEAN = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "TERM", "LC_ALL", "PYTHONIOENCODING")}
@@ -100,6 +101,22 @@ def test_every_number_of_a_plan_is_shown_or_its_column_named(columns):
     assert left_out <= ({"fits", "live", "limited by"} if columns == 40 else set())
 
 
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_every_number_of_where_time_goes_is_whole_or_its_column_named(columns):
+    text, piped = on_terminal(TIME, columns, NO_COLOR="1"), run(*TIME).stdout.decode()
+    numbers = {*re.findall(r"\d[\d.,]*", piped)}
+    assert [number for number in re.findall(r"\d[\d.,]*", text) if number not in numbers] == []
+    if columns == 200:
+        assert "(no room for" not in text
+        assert max(map(len, text.splitlines())) <= 200
+    else:
+        assert "(no room for: " in text
+    if columns == 80:
+        tables = text.partition("\nWhere the limit changes")[0]
+        assert max(map(len, tables.splitlines())) <= 80
+        assert {"bound (ms)", "estimate (ms)", "limit"} <= {*re.split(r" {2,}", tables)}
+
+
 @pytest.fixture(scope="module")
 def piped_proof():
     return run(*PROOF).stdout.decode()
@@ -131,7 +148,7 @@ def test_every_figure_keeps_its_number_and_unit_on_one_line(arguments, columns):
     lines = {" ".join(line.split()) for line in on_terminal(arguments, columns, NO_COLOR="1").splitlines()}
     figures = [
         " ".join(line.split())
-        for line in run(*arguments).stdout.decode().partition("\nTensors")[0].splitlines()
+        for line in re.split("\nTensors|\nKernels", run(*arguments).stdout.decode())[0].splitlines()
     ]
     assert [
         line for line in figures if re.search(r" \d[\d.,]*( [A-Za-z/]+)?$", line) and line not in lines
@@ -326,6 +343,12 @@ def test_an_environment_with_nothing_in_it_and_no_home():
     assert (done.returncode, done.stderr) == (0, b"")
     done = run(*TABLE, HOME="/nonexistent", XDG_CONFIG_HOME="/nonexistent/config")
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_where_time_goes_has_the_same_bytes_whatever_the_hash_seed(form):
+    first, other = (run(*TIME, "--format", form, PYTHONHASHSEED=seed).stdout for seed in ("1", "2"))
+    assert first == other != b""
 
 
 @pytest.mark.parametrize("form", ["table", "json"])

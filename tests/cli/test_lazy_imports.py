@@ -57,6 +57,17 @@ LIGHT = (*NEVER, "numpy", "yaml", "kvplan.plan", "kvplan.specs.model_file")
             (*NEVER, "numpy", "rich.table"),
             id="capacity json",
         ),
+        pytest.param(["roofline", "--help"], LIGHT, id="roofline help"),
+        pytest.param(
+            ["roofline", "gemma-2-9b", "--gpu", "h100-sxm", "--batch", "1,8", "--price", "2.5"],
+            (*NEVER, "numpy", "kvplan.engine", "kvplan.check"),
+            id="roofline",
+        ),
+        pytest.param(
+            ["roofline", "mixtral-8x7b", "--gpu", "h100-sxm", "--tp", "4", "--phase", "prefill", "--json"],
+            (*NEVER, "numpy", "rich.table", "kvplan.engine", "kvplan.check"),
+            id="roofline json",
+        ),
         pytest.param(["models", "list", "--format", "csv"], (*NEVER, "numpy"), id="models list"),
         pytest.param(["gpus", "show", "t4"], (*NEVER, "numpy"), id="gpus show"),
         pytest.param(["simulate", "--help"], (*LIGHT, "kvplan.check", "kvplan.engine"), id="simulate help"),
@@ -102,6 +113,8 @@ def test_a_short_simulation_loads_no_progress_bar():
     [
         ("kvplan capacity llama-3.1-", ["llama-3.1-405b", "llama-3.1-70b", "llama-3.1-8b"], "llama-2-7b"),
         ("kvplan capacity gpt2 --gpu h100", ["h100-nvl", "h100-pcie", "h100-sxm"], "a10"),
+        ("kvplan roofline llama-3.1-", ["llama-3.1-405b", "llama-3.1-70b", "llama-3.1-8b"], "llama-2-7b"),
+        ("kvplan roofline gpt2 --gpu h100", ["h100-nvl", "h100-pcie", "h100-sxm"], "a10"),
         ("kvplan simulate gpt", ["gpt-oss-120b", "gpt-oss-20b", "gpt2", "gpt2-medium"], "phi-2"),
         ("kvplan models show gpt", ["gpt-oss-120b", "gpt-oss-20b", "gpt2", "gpt2-medium"], "phi-2"),
         ("kvplan gpus show rtx40", ["rtx4080", "rtx4090"], "rtx3090"),

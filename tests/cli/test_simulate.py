@@ -222,7 +222,7 @@ def test_a_broken_formula_fails_all_models_and_one_is_named(command, specs, monk
     status, out, _ = command("simulate", "--all", "--specs", str(specs), *TINY)
     assert status == ExitStatus.ANSWER_IS_NO
     assert (
-        "The plan does not hold for 2 of 2 models. gpt2: 2 of 16 figures differ: prefill_matmul_flops" in out
+        "The plan does not hold for 2 of 2 models. gpt2: 2 of 20 figures differ: prefill_matmul_flops" in out
     )
 
 
@@ -370,7 +370,7 @@ def test_all_models_of_a_folder(command, specs):
     assert data["inputs"]["new_tokens"] == 4
     status, out, _ = command("simulate", "--all", "--specs", str(specs), *TINY, "--quiet")
     assert status == 0
-    assert "The plan holds: all 32 figures of 2 models agree." in out
+    assert "The plan holds: all 40 figures of 2 models agree." in out
 
 
 def test_without_a_folder_all_models_are_the_bundled_ones(command, monkeypatch):
@@ -396,7 +396,7 @@ def test_every_format_goes_to_a_file_whole(form, command, tmp_path):
     assert command(*LLAMA, "--format", form, "-o", str(path)) == (0, "", [])
     text = path.read_text(encoding="utf-8")
     assert text.endswith("\n")
-    assert "The plan holds: 16 of 16 figures agree." in text
+    assert "The plan holds: 20 of 20 figures agree." in text
     assert [found.name for found in tmp_path.iterdir()] == ["answer"]
 
 

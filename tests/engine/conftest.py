@@ -1,4 +1,4 @@
-"""Small models of every kind of layer, and ways to run them."""
+"""Small models of every kind of layer and ways to run them, and tiles with something in every slot."""
 
 from dataclasses import replace
 
@@ -17,7 +17,9 @@ from kvplan.arch.rotary import RopeParameters
 from kvplan.engine.cache import Cache
 from kvplan.engine.counter import Counter
 from kvplan.engine.decoder import Decoder
+from kvplan.engine.kv_tiles import KVTiles
 from kvplan.engine.random_weights import random_weights
+from kvplan.storage import kv_format
 
 ROPE = RopeParameters(10_000.0)
 FULL = Attention(4, 2, 16, rope_parameters=ROPE, qk_norm=True)
@@ -110,3 +112,26 @@ def prompt():
         return np.random.default_rng([seed, length]).integers(0, VOCABULARY, length)
 
     return draw
+
+
+@pytest.fixture
+def filled_tiles():
+    """A function that makes tiles with every slot written, and their keys and values by (block, offset).
+
+    Shapes are (kv heads, key channels, value channels, tokens of a block).
+    """
+
+    def normal(shape, seed):
+        return np.random.default_rng((seed, *shape)).standard_normal(shape, dtype=np.float32)
+
+    def fill(name, shape=(2, 64, 64, 64), blocks=4, seed=0, **options):
+        heads, k_dim, v_dim, tokens = shape
+        tiles = KVTiles(heads, k_dim, v_dim, blocks, tokens, kv_format(name), **options)
+        slots = np.arange(blocks * tokens)
+        keys = normal((len(slots), heads, k_dim), seed)
+        values = normal((len(slots), heads, v_dim), seed + 1)
+        hot = np.zeros(len(slots), np.int64) if tiles.hot else None
+        tiles.write(slots // tokens, slots % tokens, keys, values, hot)
+        return tiles, keys, values
+
+    return fill

@@ -148,7 +148,7 @@ class CacheMachine(RuleBasedStateMachine):
             assert self.cache.length(sequence) == len(tokens)
             for layer, store in enumerate(self.cache._stores):
                 if isinstance(store, StateStore):
-                    slot = self.cache._sequences[sequence].slot
+                    slot = self.cache._sequences.find(sequence).slot
                     last = content(layer, tokens)[-1] if tokens else np.zeros(4, np.float32)
                     np.testing.assert_array_equal(store.recurrent[slot], last)
                     assert (store.conv[slot] == last[3]).all()
@@ -160,12 +160,12 @@ class CacheMachine(RuleBasedStateMachine):
 
     def views(self, layer, sequence, length):
         still = [Growth(sequence, length, length)]
-        (placed,) = self.cache._group_of[layer].views(still, after=True)
+        (placed,) = self.cache._layers[layer].group.views(still, after=True)
         return [view_of(self.cache._stores[layer], *run) for run in placed]
 
     def check_latents(self, layer, store, sequence, tokens):
         still = [Growth(sequence, len(tokens), len(tokens))]
-        (placed,) = self.cache._group_of[layer].views(still, after=True)
+        (placed,) = self.cache._layers[layer].group.views(still, after=True)
         if tokens:
             ((span, blocks),) = placed
             assert (span.start, span.stop) == (0, len(tokens))

@@ -21,20 +21,6 @@ def integers(*values):
     return np.array(values, np.int64)
 
 
-def filled(name, shape=(2, 64, 64, 64), blocks=4, seed=0, **options):
-    """A store with every slot written, and its keys and values by (block, offset)."""
-    heads, k_dim, v_dim, tokens = shape
-    tiles = KVTiles(heads, k_dim, v_dim, blocks, tokens, kv_format(name), **options)
-    slots = np.arange(blocks * tokens)
-    keys, values = (
-        normal(len(slots), heads, k_dim, seed=seed),
-        normal(len(slots), heads, v_dim, seed=seed + 1),
-    )
-    hot = np.zeros(len(slots), np.int64) if tiles.hot else None
-    tiles.write(slots // tokens, slots % tokens, keys, values, hot)
-    return tiles, keys, values
-
-
 def grouped_keys(name, keys):
     """What 64 keys (64, heads, dim) come back as: float16, then scaled by channel, recomputed in float64."""
     rounded = keys.astype(np.float16).astype(np.float64)
@@ -45,8 +31,8 @@ def grouped_keys(name, keys):
 
 
 @pytest.mark.parametrize("name", GROUPED)
-def test_a_full_group_is_within_half_a_step_of_its_channels(name):
-    tiles, keys, _ = filled(name, (2, 64, 64, 128), blocks=2, sequences=1)
+def test_a_full_group_is_within_half_a_step_of_its_channels(filled_tiles, name):
+    tiles, keys, _ = filled_tiles(name, (2, 64, 64, 128), blocks=2, sequences=1)
     slots = np.arange(256)
     found = tiles.read(slots // 128, slots % 128)[0].astype(np.float64)
     for group in range(4):
@@ -90,8 +76,8 @@ def test_sequences_fill_their_groups_apart():
     assert all(np.array_equal(found[key], expected[key]) for key in found)
 
 
-def test_a_reopened_group_takes_new_tokens():
-    tiles, keys, values = filled("int8-kivi", (1, 8, 8, 128), blocks=2, sequences=1)
+def test_a_reopened_group_takes_new_tokens(filled_tiles):
+    tiles, keys, values = filled_tiles("int8-kivi", (1, 8, 8, 128), blocks=2, sequences=1)
     offsets = np.arange(64, 128)
     before, _ = tiles.read(np.full(64, 1), offsets)
     tiles.reopen(1, 1, 0)
@@ -119,8 +105,8 @@ def test_a_copied_or_loaded_hot_slot_continues_alike():
         assert all(np.array_equal(other[key], dumped[0][key]) for key in other)
 
 
-def test_a_token_whose_group_is_not_open_is_refused():
-    tiles, keys, values = filled("int8-kivi", (1, 8, 8, 64), blocks=2, sequences=2)
+def test_a_token_whose_group_is_not_open_is_refused(filled_tiles):
+    tiles, keys, values = filled_tiles("int8-kivi", (1, 8, 8, 64), blocks=2, sequences=2)
     before = tiles.dump(np.arange(2))
     with pytest.raises(ValueError, match="hot slot 1 holds 0 tokens, not 5: reopen the group"):
         tiles.write(integers(0), integers(5), keys[:1], values[:1], integers(1))
@@ -138,8 +124,8 @@ def test_a_token_whose_group_is_not_open_is_refused():
     assert all(np.array_equal(after[key], before[key]) for key in before)
 
 
-def test_only_grouped_keys_can_be_reopened():
-    tiles, _, _ = filled("int8")
+def test_only_grouped_keys_can_be_reopened(filled_tiles):
+    tiles, _, _ = filled_tiles("int8")
     with pytest.raises(ValueError, match="not grouped"):
         tiles.reopen(0, 0, 0)
 

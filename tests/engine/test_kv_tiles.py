@@ -30,25 +30,11 @@ def integers(*values):
     return np.array(values, np.int64)
 
 
-def filled(name, shape=(2, 64, 64, 64), blocks=4, seed=0, **options):
-    """A store with every slot written, and its keys and values by (block, offset)."""
-    heads, k_dim, v_dim, tokens = shape
-    tiles = KVTiles(heads, k_dim, v_dim, blocks, tokens, kv_format(name), **options)
-    slots = np.arange(blocks * tokens)
-    keys, values = (
-        normal(len(slots), heads, k_dim, seed=seed),
-        normal(len(slots), heads, v_dim, seed=seed + 1),
-    )
-    hot = np.zeros(len(slots), np.int64) if tiles.hot else None
-    tiles.write(slots // tokens, slots % tokens, keys, values, hot)
-    return tiles, keys, values
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", FORMATS)
-def test_what_is_written_anywhere_is_read_there(name, shape):
+def test_what_is_written_anywhere_is_read_there(filled_tiles, name, shape):
     heads, k_dim, v_dim, tokens = shape
-    tiles, _, _ = filled(name, shape, seed=10)
+    tiles, _, _ = filled_tiles(name, shape, seed=10)
     slots = np.random.default_rng(1).permutation(4 * tokens)[: 3 * tokens]
     blocks, offsets = slots // tokens, slots % tokens
     keys, values = normal(len(slots), heads, k_dim, seed=2), normal(len(slots), heads, v_dim, seed=3)
@@ -63,8 +49,8 @@ def test_what_is_written_anywhere_is_read_there(name, shape):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_tokens_are_stored_alike_one_by_one_and_together(name):
-    together, keys, values = filled(name, (2, 32, 64, 16), blocks=3)
+def test_tokens_are_stored_alike_one_by_one_and_together(filled_tiles, name):
+    together, keys, values = filled_tiles(name, (2, 32, 64, 16), blocks=3)
     alone = KVTiles(2, 32, 64, 3, 16, kv_format(name))
     for slot in range(48):
         here = integers(slot // 16), integers(slot % 16)
@@ -113,8 +99,8 @@ def test_grouped_keys_take_scales_for_each_channel_of_64_tokens(name, group):
 
 
 @pytest.mark.parametrize("name", FORMATS + GROUPED)
-def test_dumped_blocks_can_be_loaded_elsewhere(name):
-    tiles, _, _ = filled(name, (2, 64, 32, 64), sequences=1)
+def test_dumped_blocks_can_be_loaded_elsewhere(filled_tiles, name):
+    tiles, _, _ = filled_tiles(name, (2, 64, 32, 64), sequences=1)
     other = KVTiles(2, 64, 32, 6, 64, kv_format(name))
     other.load(integers(5, 0), tiles.dump(integers(1, 3)))
     offsets = np.arange(64)
@@ -126,8 +112,8 @@ def test_dumped_blocks_can_be_loaded_elsewhere(name):
     assert not other.read(np.full(64, 2), offsets)[0].any()
 
 
-def test_a_dump_is_a_copy():
-    tiles, keys, values = filled("fp32")
+def test_a_dump_is_a_copy(filled_tiles):
+    tiles, keys, values = filled_tiles("fp32")
     dumped = tiles.dump(integers(0))
     tiles.write(integers(0), integers(0), keys[5:6], values[5:6])
     tiles.load(integers(0), dumped)
@@ -135,8 +121,8 @@ def test_a_dump_is_a_copy():
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_copied_block_is_equal_and_apart(name):
-    tiles, keys, values = filled(name, (2, 64, 64, 128))
+def test_a_copied_block_is_equal_and_apart(filled_tiles, name):
+    tiles, keys, values = filled_tiles(name, (2, 64, 64, 128))
     offsets = np.arange(128)
     expected = tiles.read(np.full(128, 3), offsets)
     tiles.copy_block(3, 1)
@@ -146,13 +132,13 @@ def test_a_copied_block_is_equal_and_apart(name):
     assert np.array_equal(found[1], expected[1])
 
 
-def test_arrays_of_another_store_are_not_loaded():
-    tiles, _, _ = filled("int8")
+def test_arrays_of_another_store_are_not_loaded(filled_tiles):
+    tiles, _, _ = filled_tiles("int8")
     before = tiles.dump(np.arange(4))
     dumped = tiles.dump(integers(0))
     mistakes = [
-        filled("int4")[0].dump(integers(0)),
-        filled("int8", (2, 64, 32, 64))[0].dump(integers(0)),
+        filled_tiles("int4")[0].dump(integers(0)),
+        filled_tiles("int8", (2, 64, 32, 64))[0].dump(integers(0)),
         tiles.dump(integers(0, 1)),
         {key: array for key, array in dumped.items() if "scales" not in key},
         {key: array.astype(np.int32) for key, array in dumped.items()},
@@ -179,8 +165,8 @@ BAD_WRITES = {
 
 @pytest.mark.parametrize("mistake", BAD_WRITES)
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_bad_write_is_refused_and_writes_nothing(name, mistake):
-    tiles, _, _ = filled(name)
+def test_a_bad_write_is_refused_and_writes_nothing(filled_tiles, name, mistake):
+    tiles, _, _ = filled_tiles(name)
     before = tiles.dump(np.arange(4))
     blocks, offsets, poison, message = BAD_WRITES[mistake]
     keys, values = normal(2, 2, 64, seed=1), normal(2, 2, 64, seed=2)
@@ -192,8 +178,8 @@ def test_a_bad_write_is_refused_and_writes_nothing(name, mistake):
     assert all(np.array_equal(after[key], before[key]) for key in before)
 
 
-def test_keys_of_another_number_format_are_refused():
-    tiles, keys, values = filled("fp32")
+def test_keys_of_another_number_format_are_refused(filled_tiles):
+    tiles, keys, values = filled_tiles("fp32")
     with pytest.raises(ValueError, match="keys are float64"):
         tiles.write(integers(0), integers(0), keys[:1].astype(np.float64), values[:1])
 

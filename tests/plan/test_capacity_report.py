@@ -1,8 +1,12 @@
 """The whole answer: every figure explains itself, parts sum, and printed formulas evaluate to their value."""
 
+from dataclasses import replace
+
 import pytest
 
+from kvplan.plan.capacity import plan_capacity
 from kvplan.plan.capacity_report import capacity_report
+from kvplan.plan.deployment import Parallelism
 from kvplan.results import Facts
 
 REPORTS = {
@@ -18,13 +22,20 @@ REPORTS = {
     "mistral": ("mistral-7b-v0.1", "mi300x", {"block": 128, "kv": "int4"}),
     "too small": ("llama-3.1-70b", "rtx4090", {}),
     "no driver reading": ("llama-3.1-8b", "gaudi3", {"weights": "nvfp4"}),
+    "experts shared": ("deepseek-v3", "h200-sxm", {"cut": Parallelism(data=8, expert=8)}),
+    "tokens shared": ("gemma-3-27b", "h100-sxm", {"cut": Parallelism(pipeline=2, context=3)}),
+    "tokens and a contiguous cache": ("yi-34b", "h100-sxm", {"cut": Parallelism(context=2), "contiguous": 1}),
+    "tokens and states": ("qwen3-next-80b-a3b", "h200-sxm", {"cut": Parallelism(2, expert=4, context=2)}),
     "falcon": ("falcon-40b", "a100-sxm-80gb", {"tensor": 4, "overhead": 12_345}),
 }
 
 
 def report_of(plan, case, contexts=(1, 4_096, 8_193, 1 << 20), batches=(1, 7, 64)):
     name, device, options = REPORTS[case]
-    capacity = plan(name, device, **options)
+    capacity = plan(name, device, **{key: value for key, value in options.items() if key != "cut"})
+    if "cut" in options:
+        deployment = replace(capacity.deployment, parallelism=options["cut"])
+        capacity = plan_capacity(capacity.model, deployment)
     return capacity, capacity_report(
         capacity, contexts, batches, decide_context=4_096, decide_batch=1, inputs=()
     )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from kvplan.report.export import render_csv, render_json, render_markdown, render_plain, to_dict
 from kvplan.report.table import render_table
 from kvplan.report.terminal import Terminal
-from kvplan.results import Column, Facts, Quantity, Report, Shown, Table, Verdict, fact
+from kvplan.report.words import cell, scaled
+from kvplan.results import Column, Facts, Quantity, Report, Scale, Shown, Table, Verdict, fact
 from kvplan.units import GIB, Unit
 
 ODD = 'a | b, "c"\n[bold]d[/bold] :smile: 1e3 é'
@@ -254,3 +255,83 @@ def test_what_is_measured_is_shown_to_three_digits_and_exported_whole(value, uni
     assert f"  a   {shown}\n" in render_table(found, Terminal())
     assert render_plain(found) == f"f.a {value!r} {unit.value}".rstrip() + "\n"
     assert float(list(csv.reader(io.StringIO(render_csv(found))))[1][1]) == value
+
+
+# ------------------------------------------------------------------ scales, names of two columns, hidden rows
+
+
+@pytest.mark.parametrize(
+    ("value", "scale", "expected"),
+    [
+        (0, Scale.MB, "-"),
+        (None, Scale.MB, "-"),
+        (1_610_612_736, Scale.MB, "1,611"),
+        (65_536, Scale.MB, "0.066"),
+        (999, Scale.MB, "<0.001"),
+        (1_000, Scale.MB, "0.001"),
+        (0.00048, Scale.MILLISECONDS, "0.480"),
+        (0.0012824, Scale.MILLISECONDS, "1.28"),
+        (0.0115, Scale.MILLISECONDS, "11.5"),
+        (4.5e-6, Scale.MICROSECONDS, "4.50"),
+        (1_097_930_000_000, Scale.GFLOP, "1,098"),
+    ],
+)
+def test_a_scaled_figure_has_three_digits_and_is_never_shown_as_nothing(value, scale, expected):
+    assert scaled(Quantity("x", value), scale) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (1.5, Unit.TIMES, "x1.50"),
+        (0.0714, Unit.USD, "0.0714"),
+        (1_234.5, Unit.USD, "1,234"),
+        (0.5, Unit.SHARE, "50"),
+        (0.0005, Unit.SHARE, "<0.1"),
+        (0.0, Unit.SHARE, "0"),
+        (295.343, Unit.FLOPS_PER_BYTE, "295"),
+    ],
+)
+def test_cells_of_rates_and_prices(value, unit, expected):
+    assert cell(Quantity("x", value, unit)) == expected
+
+
+def timed(**more):
+    cells = {"name": ("read", "write", "total"), "batch": (1, 8, 8), "bound_s": (0.001, 0.25, 0.0)}
+    columns = tuple(
+        Column(
+            key,
+            {"bound_s": "bound"}.get(key, key),
+            tuple(fact(key, value, "here") for value in values),
+            scale=Scale.MILLISECONDS if key == "bound_s" else None,
+        )
+        for key, values in cells.items()
+    )
+    return Table("steps", "Steps", columns, named_by=2, **more)
+
+
+def test_a_scaled_column_says_so_in_its_head_and_stays_in_base_units_for_machines():
+    found = report(timed())
+    shown = render_table(found, Terminal())
+    assert "bound (ms)" in shown
+    assert re.search(r"read +1 +1\.00\n", shown)
+    assert re.search(r"write +8 +250\n", shown)
+    assert re.search(r"total +8 +-\n", shown)
+    assert "steps.write.8.bound_s 0.25\n" in render_plain(found)
+    assert to_dict(found)["steps"][1] == {"name": "write", "batch": 8, "bound_s": 0.25}
+
+
+def test_hidden_rows_are_for_machines_alone():
+    found = report(timed(hidden=(1,), labels=("reading", "writing", "all")))
+    for shown in (render_table(found, Terminal()), render_markdown(found)):
+        assert "reading" in shown
+        assert "writing" not in shown
+        assert "all" in shown
+    assert [row["name"] for row in to_dict(found)["steps"]] == ["read", "write", "total"]
+    assert "steps.write.8.bound_s" in render_csv(found)
+
+
+def test_figures_of_a_group_are_an_object_of_their_own_in_json():
+    names = ("size", "error.output", "error.logits", "1.5", "a b.c")
+    found = to_dict(report(Facts("f", "F", tuple(fact(name, n, "here") for n, name in enumerate(names)))))
+    assert found["f"] == {"size": 0, "error": {"output": 1, "logits": 2}, "1.5": 3, "a b.c": 4}

@@ -1,0 +1,98 @@
+"""The operators of a layer's feed-forward block: dense products, or a router and the experts it picks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import assert_never
+
+from kvplan.arch.experts import Experts
+from kvplan.arch.mlp import MLP
+from kvplan.arch.model import Run
+from kvplan.arch.weight import Weight
+from kvplan.hardware.efficiency import Kernel
+from kvplan.plan.deployment import Parallelism
+from kvplan.plan.law import Law, Of, law
+from kvplan.plan.mixer_operators import activations, products
+from kvplan.plan.operator import Operator
+from kvplan.plan.operator_formulas import distinct_experts, experts_read_bytes, ranks_share, routed_tokens
+from kvplan.plan.rank import Rank
+from kvplan.plan.step_work import matrices_flops
+from kvplan.results import fact
+from kvplan.units import Unit
+
+
+def mlp_operators(rank: Rank, run: Run) -> Iterator[Operator]:
+    """Iterate over the operators of equal layers' feed-forward blocks, in the order they run."""
+    match run.layer.mlp:
+        case MLP() as mlp:
+            yield from _two_steps(rank, run, "", "", list(mlp.weights(rank.model.hidden_size)))
+        case Experts() as experts:
+            yield from _experts(rank, run, experts)
+        case _ as never:
+            assert_never(never)
+
+
+def _two_steps(rank: Rank, run: Run, prefix: str, which: str, weights: list[Weight]) -> Iterator[Operator]:
+    """Iterate over a block's products: into its width, gate and all, and back."""
+    back = [w for w in weights if "down_proj" in w.name]
+    into = [w for w in weights if w not in back]
+    gated = any("gate_proj" in w.name for w in into)
+    first = ("gate_up_proj", "gate and up") if gated else ("up_proj", "up")
+    yield products(rank, run, prefix + first[0], f"{which}{first[1]}", into)
+    yield products(rank, run, f"{prefix}down_proj", f"{which}down", back)
+
+
+def _experts(rank: Rank, run: Run, experts: Experts) -> Iterator[Operator]:
+    weights = experts.weights(rank.model.hidden_size)
+    router = [w for w in weights if w.name.startswith("mlp.gate.") or "shared_expert_gate" in w.name]
+    routed = [w for w in weights if w.copies > 1 or w.name.startswith("mlp.experts.")]
+    shared = [w for w in weights if w not in router and w not in routed]
+    yield products(rank, run, "router", "router", router)
+    if shared:
+        yield from _two_steps(rank, run, "shared_", "shared expert, ", shared)
+    yield _routed(rank, run, experts, routed)
+
+
+def _routed(rank: Rank, run: Run, experts: Experts, weights: list[Weight]) -> Operator:
+    """Return the routed experts: a rank runs its share of the picks, and reads the experts that were picked.
+
+    Under expert parallelism a rank holds whole experts and takes tokens of every replica.
+    """
+    cut, layers = rank.cut, rank.fact("layers", run.count, Unit.LAYERS)
+    holder = replace(rank, cut=Parallelism()) if cut.expert > 1 else rank
+    one = [replace(w, copies=1, active_copies=1) for w in weights]
+    tokens: Law | Of = Of.TOKENS
+    if cut.expert > 1:
+        tokens = law("tokens", routed_tokens, fact("replicas", cut.data, "--dp"), Of.BATCH, Of.NEW_TOKENS)
+    # Routers may send every token to the same experts: those of one token are read in any case.
+    chosen = -(-experts.num_experts_per_tok // cut.expert)
+    fewest = fact("distinct", chosen, "every token picks the same experts")
+    distinct = law(
+        "distinct",
+        distinct_experts,
+        fact("experts_on_rank", experts.num_experts // cut.expert, "the experts shared by --ep ranks"),
+        rank.fact("experts", experts.num_experts),
+        rank.fact("chosen", experts.num_experts_per_tok),
+        tokens,
+        fewest,
+    )
+    elements = holder.elements_of("elements", weights)
+    flops = law("matmul_flops", matrices_flops, layers, tokens, elements)
+    if cut.expert > 1:
+        flops = law("matmul_flops", ranks_share, flops, fact("expert_parallel", cut.expert, "--ep"))
+    width = experts.moe_intermediate_size // (1 if cut.expert > 1 else cut.tensor)
+    touched = 2 * rank.model.hidden_size + 3 * width
+    per_token = experts.num_experts_per_tok * touched // cut.expert
+    one_bytes = holder.bytes_of("bytes_of_one_expert", one)
+    return Operator(
+        "experts",
+        "experts",
+        Kernel.EXPERTS,
+        run.count,
+        rank.format_of(weights),
+        matmul_flops=flops,
+        weight_bytes=law("weight_bytes", experts_read_bytes, layers, distinct, one_bytes),
+        least_weight_bytes=law("least_weight_bytes", experts_read_bytes, layers, fewest, one_bytes),
+        activation_bytes=activations(rank, run, per_token, tokens),
+    )
