@@ -39,6 +39,7 @@ from kvplan.cli.options import (
     chosen_format,
     count,
     counts,
+    optional_count,
     output_path,
     specs_folder,
     usd,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from kvplan.specs.catalog import Found
 
 PHASES = ("decode", "prefill")
+LARGEST_OUTPUT = 1 << 24
 
 
 def roofline(
@@ -73,6 +75,12 @@ def roofline(
     cached: Annotated[
         str, typer.Option(metavar="N", help="Tokens of each prompt that a shared prefix has in the cache.")
     ] = "0",
+    made: Annotated[
+        str,
+        typer.Option(
+            "--output-tokens", metavar="N", help="Also a closed loop: prompts of --context, N tokens each."
+        ),
+    ] = "",
     kernel: Annotated[
         bool, typer.Option("--kernel", help="Show how decode attention maps onto the GPU.")
     ] = False,
@@ -135,7 +143,7 @@ def roofline(
         memory_utilization=memory_utilization,
         overhead=overhead,
     ).deployment(planned, device)
-    asked = _asked(phase, batch, context, new_tokens, cached, price)
+    asked = _asked(phase, batch, context, new_tokens, cached, price, made)
     spec_notes((model_file, gpu_file), quiet=quiet, verbose=verbose)
     inputs = _echo(model_file, gpu_file, phase, asked)
     report = _report(planned, deployment, asked, kernel=kernel, inputs=inputs)
@@ -144,7 +152,9 @@ def roofline(
         raise typer.Exit(ExitStatus.ANSWER_IS_NO)
 
 
-def _asked(phase: str, batch: str, context: str, new_tokens: str, cached: str, price: str) -> Asked:
+def _asked(
+    phase: str, batch: str, context: str, new_tokens: str, cached: str, price: str, made: str
+) -> Asked:
     from kvplan.plan.roofline_report import Asked
 
     tokens, known = count("--context", context), whole_number("--cached", cached, 1 << 40)
@@ -156,7 +166,10 @@ def _asked(phase: str, batch: str, context: str, new_tokens: str, cached: str, p
     if known >= tokens:
         raise UsageError(f"--cached: {known:,} tokens leave none of the {tokens:,} of --context to read")
     batches = tuple(counts("--batch", batch))
-    return Asked(phase == "decode", batches, tokens, added, known, usd("--price", price))
+    output = optional_count("--output-tokens", made, LARGEST_OUTPUT)
+    if phase == "prefill" and output is not None:
+        raise UsageError("--output-tokens is of decode steps", hint="leave it out, or --phase decode")
+    return Asked(phase == "decode", batches, tokens, added, known, usd("--price", price), output)
 
 
 def _report(
@@ -198,4 +211,5 @@ def _echo(model: Found, gpu: Found, phase: str, asked: Asked) -> tuple[tuple[str
         ("new_tokens", asked.new_tokens),
         ("cached_tokens", asked.cached),
         ("usd_per_gpu_hour", asked.usd_per_hour),
+        ("output_tokens", asked.output),
     )

@@ -29,6 +29,7 @@ from kvplan.plan.roofline_figures import (
 from kvplan.plan.serving import (
     ESTIMATE_MEDIAN_ERROR,
     ESTIMATE_P90_ERROR,
+    steady_state,
     time_to_first_token,
     usd_per_million_tokens,
 )
@@ -63,6 +64,7 @@ class Asked:
         new_tokens: tokens a decode step adds to each request: more than one verifies speculated ones.
         cached: tokens of each prompt that a shared prefix has in the cache already.
         usd_per_hour: price of one GPU; ``None`` where no cost is asked for.
+        output: tokens each request makes, where a closed loop of such requests is asked for.
     """
 
     decoding: bool
@@ -71,6 +73,7 @@ class Asked:
     new_tokens: int = 1
     cached: int = 0
     usd_per_hour: float | None = None
+    output: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ def roofline_report(
             _total(asked, told[-1]),
             _crossovers(roofline, asked),
             _serving(roofline, asked, told[-1]),
+            *_closed_loop(roofline, asked, told[-1]),
             deployment_facts(roofline.deployment),
             *more,
         ),
@@ -305,6 +309,33 @@ def _serving(roofline: Roofline, asked: Asked, one: _Told) -> Facts:
     if asked.usd_per_hour is not None:
         figures.append(_cost(asked.usd_per_hour, gpus, rate))
     return Facts("serving", "Serving", tuple(figures))
+
+
+def _closed_loop(roofline: Roofline, asked: Asked, one: _Told) -> tuple[Facts, ...]:
+    """Return what requests settle to that replace each other, prompts of new ones read between tokens."""
+    if asked.output is None:
+        return ()
+    state = steady_state(roofline, one.batch, asked.context, asked.output)
+    note = "passes that read prompts of new requests are in it: kvplan.plan.serving, docs/timing.md"
+    each, rate = state.each_token, Unit.TOKENS_PER_SECOND
+
+    def told(name: str, value: object, unit: Unit, label: str) -> Quantity:
+        assert isinstance(value, int | float)
+        return Quantity(name, float(value), unit, label, note=note)
+
+    whole = told("tokens_per_s", state.tokens_per_s, rate, "tokens/s of all requests")
+    figures = [
+        told("tpot_bound_s", each.bound_s, Unit.SECONDS, "each token after the first, at least"),
+        told("tpot_estimate_s", each.estimate_s, Unit.SECONDS, "and about"),
+        whole,
+        told("tokens_per_s_per_gpu", state.tokens_per_s_and_gpu, rate, "tokens/s of each GPU"),
+        told("tokens_per_s_per_request", state.tokens_per_s_and_request, rate, "tokens/s of each request"),
+    ]
+    if asked.usd_per_hour is not None:
+        figures.append(_cost(asked.usd_per_hour, roofline.deployment.parallelism.gpus, whole))
+    prompt, output = short_count(asked.context), short_count(asked.output)
+    title = f"Closed loop of {one.batch:,} requests, prompts of {prompt}, {output} tokens each"
+    return (Facts("closed_loop", title, tuple(figures)),)
 
 
 def _each(name: str, rate: Quantity, count: Quantity, what: str) -> Quantity:

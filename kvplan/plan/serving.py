@@ -44,7 +44,7 @@ def closed_loop_tokens_per_s(
     return concurrency * output_tokens / (first_token_s + (output_tokens - 1) * token_s)
 
 
-@formula(Unit.NONE, "GPU-hours of the time that a million tokens take")
+@formula(Unit.USD, "GPU-hours of the time that a million tokens take")
 def usd_per_million_tokens(usd_per_gpu_hour: Amount, gpus: int, tokens_per_s: Amount) -> Amount:
     """Dollars that a million tokens cost."""
     return usd_per_gpu_hour * gpus * 1_000_000 / (3_600 * tokens_per_s)

@@ -212,6 +212,7 @@ REFUSED = [
     pytest.param(['roofline', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--phase', 'prefill', '--cached', '4k'], 2, "--cached: 4,096 tokens leave none of the 4,096 of --context to read", id='roofline --phase prefill --cached 4k'),
     pytest.param(['roofline', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--phase', 'prefill', '--cached', '-1'], 2, "--cached: '-1' is not a count such as 8192, 4k or 1M", id='roofline --phase prefill --cached -1'),
     pytest.param(['roofline', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--phase', 'prefill', '--new-tokens', '5'], 2, "--new-tokens is of decode steps   (leave it out, or --phase decode)", id='roofline --phase prefill --new-tokens 5'),
+    pytest.param(['roofline', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--phase', 'prefill', '--output-tokens', '5'], 2, "--output-tokens is of decode steps   (leave it out, or --phase decode)", id='roofline --phase prefill --output-tokens 5'),
     pytest.param(['roofline', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--new-tokens', '0'], 2, "--new-tokens: '0' is out of range: expected 1 to 1,099,511,627,776", id='roofline --new-tokens 0'),
     pytest.param(['roofline', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--kernel', '--phase', 'prefill'], 2, "--kernel is of decode attention   (--phase decode)", id='roofline --kernel --phase prefill'),
     pytest.param(['roofline', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--price', '0'], 2, "--price: '0' is not a price in US dollars such as 2.95", id='roofline --price 0'),

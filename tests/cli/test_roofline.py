@@ -204,3 +204,30 @@ def test_the_formats_agree(command):
 def test_the_same_question_has_the_same_answer(form, command):
     asked = (*LLAMA, "--batch", "1,64", "--price", "3", "--format", form)
     assert command(*asked) == command(*asked)
+
+
+def test_a_closed_loop_of_one_request_only_decodes(command):
+    """Its own prompt is not read between its own tokens; half of its 512 tokens are there on average."""
+    loop = ask(command, "--context", "1024", "--output-tokens", "512")["closed_loop"]
+    step = ask(command, "--context", "1280")["total"]
+    assert loop["tpot_estimate_s"] == pytest.approx(step["estimate_s"], rel=1e-12)
+    assert loop["tpot_bound_s"] == pytest.approx(step["bound_s"], rel=1e-12)
+
+
+def test_a_closed_loop_of_many_reads_prompts_between_tokens(command):
+    options = ("--batch", "64", "--context", "1024", "--output-tokens", "512", "--price", "2", "--gpus", "2")
+    data = ask(command, *options)
+    loop, first = data["closed_loop"], data["serving"]["ttft_estimate_s"]
+    assert (
+        loop["tpot_estimate_s"]
+        > ask(command, "--batch", "64", "--context", "1280", "--gpus", "2")["total"]["estimate_s"]
+    )
+    rate = 64 * 512 / (first + 511 * loop["tpot_estimate_s"])
+    assert loop["tokens_per_s"] == pytest.approx(rate, rel=1e-12)
+    assert loop["tokens_per_s_per_gpu"] == pytest.approx(rate / 2, rel=1e-12)
+    assert loop["usd_per_million_tokens"] == pytest.approx(2 * 2 / 3_600 / rate * 1e6, rel=1e-12)
+    assert data["inputs"]["output_tokens"] == 512
+
+
+def test_no_loop_is_told_where_none_is_asked_for(command):
+    assert "closed_loop" not in ask(command)

@@ -143,7 +143,7 @@ def test_integer_weights_run_in_16_bits_where_integers_are_slower(roofline_of, g
 
 
 def test_integers_do_not_run_at_the_rate_of_a_stand_in(roofline_of):
-    """There is no INT8 rate: weights are unpacked, and products reach the 81% of 16 bits measured for that."""
+    """There is no INT8 rate: weights are unpacked, and products reach the 81% measured for that."""
     roofline = roofline_of("llama-3.1-8b", ROUND, weights="int8")
     found = times(roofline, roofline.decode(50_000, 1))["o_proj"]
     done = 2 * 50_000 * 32 * 4_096**2
