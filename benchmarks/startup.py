@@ -15,17 +15,15 @@ from statistics import median
 from time import perf_counter
 
 KVPLAN = (sys.executable, "-m", "kvplan")
+LLAMA = ("llama-3.1-8b", "--gpu", "h100-sxm")
 COMMANDS = {
     "python -c pass": (sys.executable, "-c", "pass"),
     "kvplan --version": (*KVPLAN, "--version"),
     "kvplan --help": (*KVPLAN, "--help"),
-    "kvplan capacity llama-3.1-8b --gpu h100-sxm": (
-        *KVPLAN,
-        "capacity",
-        "llama-3.1-8b",
-        "--gpu",
-        "h100-sxm",
-    ),
+    "kvplan capacity llama-3.1-8b --gpu h100-sxm": (*KVPLAN, "capacity", *LLAMA),
+    "kvplan roofline llama-3.1-8b --gpu h100-sxm": (*KVPLAN, "roofline", *LLAMA),
+    "kvplan compare llama-3.1-8b --gpu h100-sxm": (*KVPLAN, "compare", *LLAMA),
+    "the same with --no-measure": (*KVPLAN, "compare", *LLAMA, "--no-measure"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,8 +50,9 @@ from kvplan.errors import ExitStatus, UsageError, unknown
 
 if TYPE_CHECKING:
     from kvplan.arch.model import Model
+    from kvplan.hardware.runtime_fits import RuntimeFit
     from kvplan.plan.deployment import Deployment
-    from kvplan.plan.roofline_report import Asked
+    from kvplan.plan.roofline_steps import Asked
     from kvplan.results import Report, Scalar
     from kvplan.specs.catalog import Found
 
@@ -80,6 +82,10 @@ def roofline(
         typer.Option(
             "--output-tokens", metavar="N", help="Also a closed loop: prompts of --context, N tokens each."
         ),
+    ] = "",
+    runtime: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Also the times of llama.cpp, llama.cpp-2024 or llama.cpp-metal."),
     ] = "",
     kernel: Annotated[
         bool, typer.Option("--kernel", help="Show how decode attention maps onto the GPU.")
@@ -143,7 +149,9 @@ def roofline(
         memory_utilization=memory_utilization,
         overhead=overhead,
     ).deployment(planned, device)
-    asked = _asked(phase, batch, context, new_tokens, cached, price, made)
+    asked = replace(
+        _asked(phase, batch, context, new_tokens, cached, price, made), runtime=_runtime(runtime, deployment)
+    )
     spec_notes((model_file, gpu_file), quiet=quiet, verbose=verbose)
     inputs = _echo(model_file, gpu_file, phase, asked)
     report = _report(planned, deployment, asked, kernel=kernel, inputs=inputs)
@@ -155,7 +163,7 @@ def roofline(
 def _asked(
     phase: str, batch: str, context: str, new_tokens: str, cached: str, price: str, made: str
 ) -> Asked:
-    from kvplan.plan.roofline_report import Asked
+    from kvplan.plan.roofline_steps import Asked
 
     tokens, known = count("--context", context), whole_number("--cached", cached, 1 << 40)
     added = count("--new-tokens", new_tokens)
@@ -170,6 +178,19 @@ def _asked(
     if phase == "prefill" and output is not None:
         raise UsageError("--output-tokens is of decode steps", hint="leave it out, or --phase decode")
     return Asked(phase == "decode", batches, tokens, added, known, usd("--price", price), output)
+
+
+def _runtime(name: str, deployment: Deployment) -> RuntimeFit | None:
+    """Return the constants of the runtime that was named, over the weights as they are stored."""
+    from kvplan.hardware.runtime_fits import runtime_fit, runtime_named
+
+    if not name:
+        return None
+    runtime = runtime_named(name)
+    if deployment.parallelism.gpus_per_replica != deployment.parallelism.pipeline:
+        raise UsageError(f"--runtime: {runtime.value} is timed layer by layer", hint="--pp instead of --tp")
+    stored = "fp16" if deployment.weights.name == "bf16" else deployment.weights.name
+    return runtime_fit(runtime, stored)
 
 
 def _report(

@@ -22,6 +22,22 @@ class Runtime(Enum):
     LLAMA_CPP_METAL = "llama.cpp on Metal"
 
 
+# What ``--runtime`` takes.
+RUNTIMES = (
+    ("llama.cpp", Runtime.LLAMA_CPP_CUDA_2025),
+    ("llama.cpp-2024", Runtime.LLAMA_CPP_CUDA_2024),
+    ("llama.cpp-metal", Runtime.LLAMA_CPP_METAL),
+)
+
+
+def runtime_named(name: str) -> Runtime:
+    """Return the runtime that ``--runtime`` names; raises UsageError for an unknown one."""
+    for known, runtime in RUNTIMES:
+        if known == name:
+            return runtime
+    raise unknown("runtime", name, [known for known, _ in RUNTIMES])
+
+
 @dataclass(frozen=True, slots=True)
 class RuntimeFit:
     """Constants of a runtime over weights of some formats.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from kvplan.arch.work import Step
 from kvplan.hardware.link import GPUS_OF_A_BOX
 from kvplan.hardware.peak import peak_flops_per_s
 from kvplan.plan.capacity import Capacity
@@ -17,21 +15,18 @@ from kvplan.plan.roofline_figures import (
     amount,
     arithmetic_intensity,
     bound_s,
-    equal_part,
     estimate_s,
     flops,
     memory_bytes,
     over_all,
     ridge,
     share_of,
-    tokens_over_time,
 )
+from kvplan.plan.roofline_serving import serving_sections
+from kvplan.plan.roofline_steps import Asked, Told, rate, tell
 from kvplan.plan.serving import (
     ESTIMATE_MEDIAN_ERROR,
     ESTIMATE_P90_ERROR,
-    steady_state,
-    time_to_first_token,
-    usd_per_million_tokens,
 )
 from kvplan.plan.step_time import Limit, Times
 from kvplan.plan.verdict import verdict
@@ -48,42 +43,9 @@ from kvplan.results import (
     computed,
     fact,
 )
-from kvplan.units import GB, Unit, short_count
+from kvplan.units import GB, Unit
 
 _WORK_COLUMNS = ("weight_bytes", "kv_read_bytes", "kv_write_bytes", "activation_bytes", "collective_bytes")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The steps to tell of.
-
-    Args:
-        decoding: decode steps; else the reading of whole prompts.
-        batches: requests at once; the verdict is about the last.
-        context: tokens in the cache before a decode step, or tokens of each prompt.
-        new_tokens: tokens a decode step adds to each request: more than one verifies speculated ones.
-        cached: tokens of each prompt that a shared prefix has in the cache already.
-        usd_per_hour: price of one GPU; ``None`` where no cost is asked for.
-        output: tokens each request makes, where a closed loop of such requests is asked for.
-    """
-
-    decoding: bool
-    batches: tuple[int, ...]
-    context: int
-    new_tokens: int = 1
-    cached: int = 0
-    usd_per_hour: float | None = None
-    output: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """One batch's step, or its prompts, as operators with their times."""
-
-    batch: int
-    operators: tuple[Timed, ...]
-    times: Times
-    tokens: int
 
 
 def roofline_report(
@@ -95,7 +57,7 @@ def roofline_report(
     more_notes: Sequence[str] = (),
 ) -> Report:
     """Return the whole answer; ``more`` sections and notes stand behind the others."""
-    told = [_tell(roofline, asked, batch) for batch in asked.batches]
+    told = [tell(roofline, asked, batch) for batch in asked.batches]
     return Report(
         command="roofline",
         heading=_heading(roofline),
@@ -104,8 +66,7 @@ def roofline_report(
             _steps(asked, told),
             _total(asked, told[-1]),
             _crossovers(roofline, asked),
-            _serving(roofline, asked, told[-1]),
-            *_closed_loop(roofline, asked, told[-1]),
+            *serving_sections(roofline, asked, told[-1]),
             deployment_facts(roofline.deployment),
             *more,
         ),
@@ -113,20 +74,6 @@ def roofline_report(
         notes=(*_notes(roofline, asked), *more_notes),
         inputs=inputs,
     )
-
-
-def _tell(roofline: Roofline, asked: Asked, batch: int) -> _Told:
-    steps: tuple[tuple[Step, int], ...]
-    if asked.decoding:
-        steps = (roofline.decode(batch, asked.context, asked.new_tokens),)
-        times, tokens = roofline.times(*steps), batch * asked.new_tokens
-    else:
-        steps = roofline.prefill(batch, asked.context, asked.cached)
-        times, tokens = (
-            roofline.prefill_times(batch, asked.context, asked.cached),
-            batch * (asked.context - asked.cached),
-        )
-    return _Told(batch, roofline.timed(*steps), times, tokens)
 
 
 def _heading(roofline: Roofline) -> str:
@@ -138,7 +85,7 @@ def _heading(roofline: Roofline) -> str:
 # ------------------------------------------------------------------ operators
 
 
-def _operators(roofline: Roofline, asked: Asked, told: Sequence[_Told]) -> Table:
+def _operators(roofline: Roofline, asked: Asked, told: Sequence[Told]) -> Table:
     rows = [(one, timed) for one in told for timed in one.operators]
     done = [flops(timed) for _, timed in rows]
     moved = [memory_bytes(timed) for _, timed in rows]
@@ -178,7 +125,7 @@ def _title(asked: Asked) -> str:
     return f"Decode step, {batch}, {asked.context:,} tokens cached{added}"
 
 
-def _share(one: _Told, timed: Timed) -> Quantity:
+def _share(one: Told, timed: Timed) -> Quantity:
     whole = sum(float(other.times.estimate_s) for other in one.operators)
     own = fact("estimate_s", float(timed.times.estimate_s), "this operator", Unit.SECONDS)
     return computed("share", share_of, own, fact("all_estimate_s", whole, "all operators", Unit.SECONDS))
@@ -189,7 +136,7 @@ def _limited(times: Times) -> Quantity:
     return fact("limit", limit, "what most of the estimate is")
 
 
-def _compute_bound(roofline: Roofline, asked: Asked, rows: Sequence[tuple[_Told, Timed]]) -> Column:
+def _compute_bound(roofline: Roofline, asked: Asked, rows: Sequence[tuple[Told, Timed]]) -> Column:
     """Return the batch at which each operator turns compute-bound; none where no batch does it."""
     found = {
         timed.name: compute_bound_batch(roofline, timed.name, asked.context, asked.new_tokens)
@@ -206,7 +153,7 @@ def _compute_bound(roofline: Roofline, asked: Asked, rows: Sequence[tuple[_Told,
 # ------------------------------------------------------------------ steps
 
 
-def _steps(asked: Asked, told: Sequence[_Told]) -> Table:
+def _steps(asked: Asked, told: Sequence[Told]) -> Table:
     totals = [_sums(one) for one in told]
 
     def column(name: str, label: str, priority: int = 0, scale: Scale | None = None) -> Column:
@@ -221,12 +168,12 @@ def _steps(asked: Asked, told: Sequence[_Told]) -> Table:
         Column("limit", "limit", tuple(_limited(one.times) for one in told)),
         column("bound_s", "bound", 0, Scale.MILLISECONDS),
         column("estimate_s", "estimate", 0, Scale.MILLISECONDS),
-        Column("tokens_per_s", "tokens/s", tuple(_rate(one) for one in told)),
+        Column("tokens_per_s", "tokens/s", tuple(rate(one) for one in told)),
     )
     return Table("steps", "The whole step" if asked.decoding else "The whole prefill", columns)
 
 
-def _sums(one: _Told) -> dict[str, Quantity]:
+def _sums(one: Told) -> dict[str, Quantity]:
     """Return every figure summed over the operators, by name."""
     found = {name: over_all(name, tuple(amount(t, name) for t in one.operators)) for name in AMOUNTS}
     found["flops"] = over_all("flops", tuple(flops(t) for t in one.operators))
@@ -237,7 +184,7 @@ def _sums(one: _Told) -> dict[str, Quantity]:
     return found
 
 
-def _pipelined(one: _Told, name: str, parts: tuple[Quantity, ...]) -> Quantity:
+def _pipelined(one: Told, name: str, parts: tuple[Quantity, ...]) -> Quantity:
     """Return a time summed over operators, or what is left of it where pipeline stages work at once."""
     whole, value = over_all(name, parts), float(getattr(one.times, name))
     if abs(whole.amount - value) <= 1e-12 * value:
@@ -246,20 +193,11 @@ def _pipelined(one: _Told, name: str, parts: tuple[Quantity, ...]) -> Quantity:
     return Quantity(name, value, Unit.SECONDS, inputs=(whole,), note=note)
 
 
-def _rate(one: _Told) -> Quantity:
-    tokens = fact("tokens", one.tokens, "new tokens of all requests", Unit.TOKENS)
-    return computed("tokens_per_s", tokens_over_time, tokens, _whole_estimate(one))
-
-
-def _whole_estimate(one: _Told) -> Quantity:
-    return fact("estimate_s", float(one.times.estimate_s), "the estimate of all of it", Unit.SECONDS)
-
-
-def _total(asked: Asked, one: _Told) -> Facts:
+def _total(asked: Asked, one: Told) -> Facts:
     sums = _sums(one)
     batch = fact("batch", one.batch, "asked for", Unit.REQUESTS)
     context = fact("context_tokens", asked.context, "asked for", Unit.TOKENS)
-    figures = (batch, context, *sums.values(), _limited(one.times), _rate(one))
+    figures = (batch, context, *sums.values(), _limited(one.times), rate(one))
     return Facts("total", "Total", figures, Shown.NOT)
 
 
@@ -293,76 +231,10 @@ def _ridge(roofline: Roofline) -> Quantity:
     )
 
 
-def _serving(roofline: Roofline, asked: Asked, one: _Told) -> Facts:
-    first = time_to_first_token(roofline, asked.context, asked.cached)
-    gpus = roofline.deployment.parallelism.gpus
-    rate = _rate(one)
-    prompt = f"first token of a {short_count(asked.context)} prompt, at least"
-    figures = [
-        _seconds("ttft_bound_s", first.bound_s, prompt),
-        _seconds("ttft_estimate_s", first.estimate_s, "and about"),
-        _each("tokens_per_s_per_gpu", rate, fact("gpus", gpus, "of the deployment", Unit.GPUS), "GPU"),
-    ]
-    if asked.decoding:
-        batch = fact("batch", one.batch, "asked for", Unit.REQUESTS)
-        figures.append(_each("tokens_per_s_per_request", rate, batch, "request"))
-    if asked.usd_per_hour is not None:
-        figures.append(_cost(asked.usd_per_hour, gpus, rate))
-    return Facts("serving", "Serving", tuple(figures))
-
-
-def _closed_loop(roofline: Roofline, asked: Asked, one: _Told) -> tuple[Facts, ...]:
-    """Return what requests settle to that replace each other, prompts of new ones read between tokens."""
-    if asked.output is None:
-        return ()
-    state = steady_state(roofline, one.batch, asked.context, asked.output)
-    note = "passes that read prompts of new requests are in it: kvplan.plan.serving, docs/timing.md"
-    each, rate = state.each_token, Unit.TOKENS_PER_SECOND
-
-    def told(name: str, value: object, unit: Unit, label: str) -> Quantity:
-        assert isinstance(value, int | float)
-        return Quantity(name, float(value), unit, label, note=note)
-
-    whole = told("tokens_per_s", state.tokens_per_s, rate, "tokens/s of all requests")
-    figures = [
-        told("tpot_bound_s", each.bound_s, Unit.SECONDS, "each token after the first, at least"),
-        told("tpot_estimate_s", each.estimate_s, Unit.SECONDS, "and about"),
-        whole,
-        told("tokens_per_s_per_gpu", state.tokens_per_s_and_gpu, rate, "tokens/s of each GPU"),
-        told("tokens_per_s_per_request", state.tokens_per_s_and_request, rate, "tokens/s of each request"),
-    ]
-    if asked.usd_per_hour is not None:
-        figures.append(_cost(asked.usd_per_hour, roofline.deployment.parallelism.gpus, whole))
-    prompt, output = short_count(asked.context), short_count(asked.output)
-    title = f"Closed loop of {one.batch:,} requests, prompts of {prompt}, {output} tokens each"
-    return (Facts("closed_loop", title, tuple(figures)),)
-
-
-def _each(name: str, rate: Quantity, count: Quantity, what: str) -> Quantity:
-    return computed(name, equal_part, rate, count, label=f"tokens/s of each {what}")
-
-
-def _cost(usd_per_hour: float, gpus: int, rate: Quantity) -> Quantity:
-    return computed(
-        "usd_per_million_tokens",
-        usd_per_million_tokens,
-        fact("usd_per_gpu_hour", usd_per_hour, "--price"),
-        fact("gpus", gpus, "of the deployment", Unit.GPUS),
-        rate,
-        label="US dollars for a million tokens",
-    )
-
-
-def _seconds(name: str, value: object, label: str) -> Quantity:
-    assert isinstance(value, int | float)
-    note = "the time of a prompt alone: --phase prefill --batch 1 says where it goes"
-    return Quantity(name, float(value), Unit.SECONDS, label, note=note)
-
-
 # ------------------------------------------------------------------ words
 
 
-def _verdict(capacity: Capacity, asked: Asked, one: _Told) -> Verdict:
+def _verdict(capacity: Capacity, asked: Asked, one: Told) -> Verdict:
     # The step's own tokens are stored too; a context of just the limit is what was asked for.
     limit = capacity.deployment.max_tokens
     held = max(asked.context, min(asked.context + asked.new_tokens * asked.decoding, limit))
@@ -386,7 +258,7 @@ _LIMITED = {
 }
 
 
-def _largest_reader(one: _Told) -> str:
+def _largest_reader(one: Told) -> str:
     """Return what most of the time goes to, as a sentence."""
     top = max(one.operators, key=lambda timed: float(timed.times.estimate_s))
     share = float(top.times.estimate_s) / sum(float(t.times.estimate_s) for t in one.operators)

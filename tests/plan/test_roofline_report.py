@@ -8,7 +8,8 @@ from kvplan.allocation import Paged
 from kvplan.plan.capacity import plan_capacity
 from kvplan.plan.deployment import Deployment, Parallelism
 from kvplan.plan.roofline import plan_roofline
-from kvplan.plan.roofline_report import Asked, roofline_report
+from kvplan.plan.roofline_report import roofline_report
+from kvplan.plan.roofline_steps import Asked
 from kvplan.report.export import to_dict
 from kvplan.storage import kv_format, state_layout, weight_format
 
