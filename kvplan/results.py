@@ -81,7 +81,6 @@ class Scale(Enum):
 
     GFLOP = ("GFLOP", 1e9)
     MB = ("MB", 1e6)
-    MICROSECONDS = ("us", 1e-6)
     MILLISECONDS = ("ms", 1e-3)
 
     @property

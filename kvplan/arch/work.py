@@ -21,6 +21,7 @@ class Step:
         context: tokens each has cached before the step, those of a shared prefix included.
         logits: tokens of each whose logits are made: none in a chunk that is not a prompt's last.
         absorbed: latent attention runs in the latent's own space, as decode kernels do, not on expanded keys.
+        replica_share: requests of the average replica over those of this one, the fullest.
         token_ranks: context-parallel ranks that share the new tokens, as in prefill.
     """
 
@@ -30,6 +31,7 @@ class Step:
     logits: Amount = 1
     absorbed: bool = True
     token_ranks: int = 1
+    replica_share: Amount = 1.0
 
     @property
     def tokens(self) -> Amount:

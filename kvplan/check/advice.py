@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kvplan.check.price import EngineError
+from kvplan.hardware.link import GPUS_OF_A_BOX
 from kvplan.plan.comparison import Outcome, Tried
 from kvplan.plan.setup import Setup
 from kvplan.storage import WeightFormat
@@ -72,9 +73,10 @@ def gain(baseline: Compared, option: Compared) -> float | None:
 
 
 def _can_be_advised(option: Compared) -> bool:
-    """Whether it applies, holds a request, and leaves the model what it is."""
-    another = any(change.kind.what_if for change in option.tried.changes)
-    return bool(rate_of_gpu(option)) and not another
+    """Whether it applies, holds a request, leaves the model what it is, and keeps to known links."""
+    setup, another = option.tried.setup, any(change.kind.what_if for change in option.tried.changes)
+    in_a_box = setup is not None and setup.deployment.parallelism.gpus_that_talk <= GPUS_OF_A_BOX
+    return bool(rate_of_gpu(option)) and not another and in_a_box
 
 
 def _helps(baseline: Compared, option: Compared) -> bool:
@@ -92,9 +94,9 @@ def _worth(baseline: Compared, option: Compared) -> float:
 
 
 def _bettered(baseline: Compared, option: Compared, others: Iterable[Compared]) -> bool:
-    """Whether some of its changes without the rest are worth as much."""
+    """Whether some of its changes without the rest are worth as much, as far as the estimate can tell."""
     mine, worth = set(option.tried.changes), _worth(baseline, option)
-    return any(set(o.tried.changes) < mine and _worth(baseline, o) >= worth for o in others)
+    return any(set(o.tried.changes) < mine and _worth(baseline, o) * LEAST_GAIN >= worth for o in others)
 
 
 def _few_bits(baseline: Compared, option: Compared) -> bool:
@@ -127,7 +129,8 @@ def _sentence(baseline: Compared, option: Compared) -> str:
     said = f"{label[0].upper()}{label[1:]}{_gpus(baseline, option)}{_rate(baseline, option)}"
     parts = [part for say in (_step, _requests, _first_token) if (part := say(baseline, option))]
     told = f"{said}: {_joined(parts)}" if parts else said
-    return f"{told}{_reason(baseline, option)}{_condition(option)}{_price(baseline, option)}"
+    behind = f"; {condition(option)}" if condition(option) else ""
+    return f"{told}{_reason(baseline, option)}{behind}{_price(baseline, option)}"
 
 
 def _gpus(baseline: Compared, option: Compared) -> str:
@@ -190,7 +193,7 @@ def _reason(baseline: Compared, option: Compared) -> str:
     return f"; decode at batch {batch:,} reads {share:.0%} {what}"
 
 
-def _condition(option: Compared) -> str:
+def condition(option: Compared) -> str:
     """Return what has to be so in the requests themselves."""
     load = _setup(option).load
     said = []
@@ -198,7 +201,7 @@ def _condition(option: Compared) -> str:
         said.append(f"if {load.shared_percent}% of each request is common to all")
     if load.speculation is not None:
         said.append(f"if {load.speculation.acceptance_percent}% of guesses are right")
-    return f"; {' and '.join(said)}" if said else ""
+    return " and ".join(said)
 
 
 def _price(baseline: Compared, option: Compared) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from kvplan.allocation import Contiguous
-from kvplan.check.advice import LEAST_GAIN, Advice, Compared, advise, gain
+from kvplan.check.advice import LEAST_GAIN, Advice, Compared, advise, condition, gain
 from kvplan.check.comparison import Comparison
-from kvplan.hardware.link import GPUS_OF_A_BOX
 from kvplan.hardware.peak import peak_format
 from kvplan.plan.capacity_report import deployment_facts
 from kvplan.plan.comparison import SHORTEST, Outcome
-from kvplan.plan.serving import ESTIMATE_MEDIAN_ERROR, ESTIMATE_P90_ERROR
 from kvplan.plan.setup import Setup
+from kvplan.plan.time_notes import time_notes
 from kvplan.results import Column, Facts, Quantity, Report, Scalar, Scale, Shown, Table, Verdict, fact
 from kvplan.storage import SIXTEEN_BIT
 from kvplan.units import Unit, short_count
@@ -188,17 +187,29 @@ def _verdict(comparison: Comparison, advice: Sequence[Advice]) -> Verdict:
         said = f"{requests} fit{'s' if one else ''}: up to {most:,} do{'es' if most == 1 else ''}."
     else:
         said = f"{requests} do{'es' if one else ''} not fit: {f'{most:,}' if most else 'not one'} would."
-    return Verdict(most >= asked, f"{said} {_best(comparison.baseline, advice)}")
+    return Verdict(most >= asked, f"{said} {_best(comparison, advice)}")
 
 
-def _best(baseline: Compared, advice: Sequence[Advice]) -> str:
+def _best(comparison: Comparison, advice: Sequence[Advice]) -> str:
     """Return the sentence about the best option."""
     first = advice[0].option if advice else None
-    times = gain(baseline, first) if first else None
+    times = gain(comparison.baseline, first) if first else None
     if first is None or (times is not None and times < LEAST_GAIN):
-        return f"No option here makes {LEAST_GAIN - 1:.0%} more tokens/s for each GPU."
-    worth = f" (x{times:.2f} tokens/s for each GPU)" if times is not None else ""
-    return f"Most worth trying: {first.tried.label}{worth}."
+        return _none_is_faster(comparison, advice)
+    worth = [f"x{times:.2f} tokens/s for each GPU"] if times is not None else []
+    worth += [condition(first)] if condition(first) else []
+    behind = f" ({', '.join(worth)})" if worth else ""
+    return f"Most worth trying: {first.tried.label}{behind}."
+
+
+def _none_is_faster(comparison: Comparison, advice: Sequence[Advice]) -> str:
+    """Return the sentence that says so, where no option that keeps the model is worth its name."""
+    more = f"{LEAST_GAIN - 1:.0%} more tokens/s for each GPU"
+    faster = [one for one in comparison.options if (gain(comparison.baseline, one) or 0) >= LEAST_GAIN]
+    if any(change.kind.what_if for one in faster for change in one.tried.changes):
+        return f"Without another model, no option here makes {more}."
+    behind = "; what helps otherwise is above" if advice else ""
+    return f"No option here makes {more}{behind}."
 
 
 def _requests(setup: Setup) -> str:
@@ -216,7 +227,7 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
         *_notes_of_prices(comparison.baseline, rows),
         *_notes_of_ranks(comparison.baseline, rows),
         *_notes_of_units(rows),
-        *_notes_of_boxes(rows),
+        *time_notes(comparison.setup.model, [_setup(row).deployment for row in rows]),
     )
 
 
@@ -226,10 +237,6 @@ def _notes_of_figures(setup: Setup, rows: Sequence[Compared]) -> Iterator[str]:
     yield (
         f"step: a decode step of {_requests(setup)}; first token: of one prompt as long, alone; full: as "
         "many of these requests as fit; tokens/s: of decode steps alone, without the prompts of new requests"
-    )
-    yield (
-        f"times are estimates, off by {ESTIMATE_MEDIAN_ERROR:.0%} in the middle and {ESTIMATE_P90_ERROR:.0%} "
-        "in one of ten public measurements (docs/accuracy.md); --json has the bounds"
     )
     yield (
         f"mixed: requests of {shortest} to {short_count(load.context)} tokens, each octave as likely; live: "
@@ -273,13 +280,6 @@ def _notes_of_ranks(baseline: Compared, rows: Sequence[Compared]) -> Iterator[st
                 f"baseline has {now.gpu_kv_bytes_per_token:,}: tensor-parallel ranks repeat what they "
                 "cannot cut"
             )
-
-
-def _notes_of_boxes(rows: Sequence[Compared]) -> Iterator[str]:
-    talking = {_setup(row).deployment.parallelism.gpus_that_talk for row in rows}
-    for gpus in sorted(talking):
-        if gpus > GPUS_OF_A_BOX:
-            yield f"exchanges of {gpus:,} GPUs are timed as if all shared the links of one box"
 
 
 def _notes_of_units(rows: Sequence[Compared]) -> Iterator[str]:

@@ -79,10 +79,12 @@ def chosen_format(name: str, json: bool) -> str:
     """Return the output format.
 
     Raises:
-        UsageError: it is not one of the known ones.
+        UsageError: it is not one of the known ones, or another than ``--json`` asks for.
     """
     if name not in FORMATS:
         raise unknown("output format", name, FORMATS)
+    if json and name not in ("table", "json"):
+        raise UsageError(f"--json and --format {name}: one of them")
     return "json" if json else name
 
 

@@ -182,13 +182,15 @@ def _asked(
 
 def _runtime(name: str, deployment: Deployment) -> RuntimeFit | None:
     """Return the constants of the runtime that was named, over the weights as they are stored."""
-    from kvplan.hardware.runtime_fits import runtime_fit, runtime_named
+    from kvplan.hardware.runtime_fits import Runtime, runtime_fit, runtime_named
 
     if not name:
         return None
     runtime = runtime_named(name)
     if deployment.parallelism.gpus_per_replica != deployment.parallelism.pipeline:
         raise UsageError(f"--runtime: {runtime.value} is timed layer by layer", hint="--pp instead of --tp")
+    if (runtime is Runtime.LLAMA_CPP_METAL) == (deployment.device.vendor == "nvidia"):
+        raise UsageError(f"--runtime: {runtime.value} is not for {deployment.device.name}")
     stored = "fp16" if deployment.weights.name == "bf16" else deployment.weights.name
     return runtime_fit(runtime, stored)
 

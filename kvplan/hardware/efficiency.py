@@ -185,6 +185,10 @@ CACHE_STAND_INS: tuple[StandIn, ...] = (
 )
 
 
+# Caches that are unpacked on the way in, as one of FP8 is, and were not measured.
+PACKED_CACHES = ("int8", "int4", "int8-kivi", "int4-kivi")
+
+
 def kernel_fit(
     fits: tuple[KernelFit, ...], kernel: Kernel, format: str, peaks: Collection[Peak] = tuple(Peak)
 ) -> KernelFit:
@@ -208,7 +212,8 @@ def kernel_fit(
     for name in (format, *others[0]):
         for found in (*fits, *UNIVERSAL, *A100_ALONE):
             if (found.kernel, found.format) == (kernel, name) and found.peak in peaks:
-                return _like_its_own(_in_proportion(found, fits) if found in A100_ALONE else found, fits)
+                fit = _like_its_own(_in_proportion(found, fits) if found in A100_ALONE else found, fits)
+                return fit if products else _no_nearer_than_bytes(fit, format, fits)
     raise UsageError(
         f"this accelerator has no known 16-bit rate, so there is no estimate of {kernel.value} over {format}",
         hint="give its bf16_tflops or fp16_tflops in the accelerator file",
@@ -219,6 +224,14 @@ def _like_its_own(fit: KernelFit, fits: tuple[KernelFit, ...]) -> KernelFit:
     """Return constants that move bytes no better than the device's own 16-bit kernel does, if known."""
     own = [known for known in fits if (known.kernel, known.format) == (fit.kernel, "bf16")]
     if fit in fits or not own:
+        return fit
+    return replace(fit, memory_share=min(fit.memory_share, own[0].memory_share))
+
+
+def _no_nearer_than_bytes(fit: KernelFit, format: str, fits: tuple[KernelFit, ...]) -> KernelFit:
+    """Return constants over a packed cache that move bytes no better than the device's FP8 kernel does."""
+    own = [known for known in fits if (known.kernel, known.format) == (fit.kernel, "fp8")]
+    if not own or format not in PACKED_CACHES:
         return fit
     return replace(fit, memory_share=min(fit.memory_share, own[0].memory_share))
 

@@ -127,4 +127,6 @@ def runtime_fit(runtime: Runtime, format: str) -> RuntimeFit:
     for fit in own:
         if format in fit.formats:
             return fit
-    raise unknown(f"weight format of {runtime.value}", format, [name for fit in own for name in fit.formats])
+    raise unknown(
+        f"measured weight format of {runtime.value}", format, [name for fit in own for name in fit.formats]
+    )

@@ -189,7 +189,8 @@ def _tp(setup: Setup, ranks: int) -> Setup:
 def _prefix(setup: Setup, percent: int) -> Setup:
     runs = setup.model.runs()
     if any(isinstance(run.layer.slot().retention, PerRequest) for run in runs):
-        raise UsageError(f"{setup.model.name} keeps states, which hold no prefix to share")
+        name = setup.model.name
+        raise UsageError(f"{name}'s states would have to be kept for a prefix: not modelled")
     return replace(setup, load=replace(setup.load, shared_percent=percent))
 
 

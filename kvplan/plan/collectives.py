@@ -18,7 +18,7 @@ from kvplan.plan.stages import Stage
 from kvplan.results import fact
 from kvplan.units import Unit
 
-_SUMMED = "partial results, summed"
+_SUMMED = "all-reduce, tensor parallel"
 _ONE_SUM = (Block.PARALLEL, Block.PARALLEL_TWO_NORMS)
 
 
@@ -35,7 +35,7 @@ def layer_exchanges(rank: Rank, run: Run) -> Iterator[Operator]:
         assert isinstance(run.layer.mlp, Experts)
         yield Operator(
             "all_to_all",
-            "tokens to experts and back",
+            "all-to-all, experts",
             Collective.ALL_TO_ALL,
             2 * run.count,
             rank.plain_format,
@@ -64,7 +64,7 @@ def outer_exchanges(rank: Rank, stage: Stage) -> Iterator[Operator]:
         rows = rank.model.head_weight().on_rank(cut.tensor).shape[0]
         yield Operator(
             "all_gather",
-            "logits from every rank",
+            "all-gather, logits",
             Collective.ALL_GATHER,
             1,
             rank.plain_format,
@@ -79,7 +79,7 @@ def outer_exchanges(rank: Rank, stage: Stage) -> Iterator[Operator]:
             ranks=cut.tensor,
         )
     if not stage.is_last:
-        yield _exchange(rank, Collective.SEND, "hidden states to the next stage", 1, 2)
+        yield _exchange(rank, Collective.SEND, "send, next stage", 1, 2)
 
 
 def _exchange(rank: Rank, kind: Collective, label: str, calls: int, ranks: int) -> Operator:
@@ -105,7 +105,7 @@ def _context_exchange(rank: Rank, run: Run) -> Operator:
     )
     return Operator(
         "context_all_reduce",
-        "partial attention, summed",
+        "all-reduce, context parallel",
         Collective.CONTEXT_ALL_REDUCE,
         run.count,
         rank.plain_format,

@@ -20,9 +20,10 @@ class Of(Enum):
     CONTEXT = "context"
     TOKENS = "tokens"
     LOGIT_ROWS = "logit_rows"
+    REPLICA_SHARE = "replica_share"
 
 
-_UNITS = {Of.BATCH: Unit.REQUESTS}
+_UNITS = {Of.BATCH: Unit.REQUESTS, Of.REPLICA_SHARE: Unit.NONE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,8 @@ def _routed(rank: Rank, run: Run, experts: Experts, weights: list[Weight]) -> Op
     one = [replace(w, copies=1, active_copies=1) for w in weights]
     tokens: Law | Of = Of.TOKENS
     if cut.expert > 1:
-        tokens = law("tokens", routed_tokens, fact("replicas", cut.data, "--dp"), Of.BATCH, Of.NEW_TOKENS)
+        replicas = fact("replicas", cut.data, "--dp")
+        tokens = law("tokens", routed_tokens, replicas, Of.REPLICA_SHARE, Of.BATCH, Of.NEW_TOKENS)
     # Routers may send every token to the same experts: those of one token are read in any case.
     chosen = -(-experts.num_experts_per_tok // cut.expert)
     fewest = fact("distinct", chosen, "every token picks the same experts")

@@ -98,9 +98,9 @@ def experts_read_bytes(layers: int, distinct: Amount, bytes_of_one_expert: int) 
 
 
 @formula(Unit.TOKENS, "ranks that share experts take the tokens of every replica")
-def routed_tokens(replicas: int, batch: Amount, new_tokens: Amount) -> Amount:
-    """Tokens that pass through experts shared by all replicas."""
-    return replicas * batch * new_tokens
+def routed_tokens(replicas: int, replica_share: Amount, batch: Amount, new_tokens: Amount) -> Amount:
+    """Tokens that pass through experts shared by all replicas, of which one is the fullest."""
+    return replicas * replica_share * batch * new_tokens
 
 
 @formula(Unit.FLOPS, "the ranks that share the experts run the picks of all tokens evenly")

@@ -106,11 +106,12 @@ class Roofline:
         new, chunk = prompt - cached, self.deployment.chunk_tokens
         requests = ceil_div(batch, self.deployment.parallelism.data)
         assert isinstance(requests, int)
+        share = batch / (self.deployment.parallelism.data * requests)
         if new <= chunk:
             together = min(requests, chunk // new)
             full, rest = divmod(requests, together)
-            whole = [(self._read(together, new, cached, last=True), full)]
-            return tuple(whole + ([(self._read(rest, new, cached, last=True), 1)] if rest else []))
+            whole = [(self._read(together, new, cached, share, last=True), full)]
+            return tuple(whole + ([(self._read(rest, new, cached, share, last=True), 1)] if rest else []))
         starts = range(cached, prompt, chunk)
         if len(starts) > MOST_CHUNKS:
             raise UsageError(
@@ -119,7 +120,7 @@ class Roofline:
                 hint="a larger --chunk",
             )
         return tuple(
-            (self._read(1, min(chunk, prompt - start), start, last=start + chunk >= prompt), requests)
+            (self._read(1, min(chunk, prompt - start), start, share, last=start + chunk >= prompt), requests)
             for start in starts
         )
 
@@ -146,15 +147,18 @@ class Roofline:
             times = sum((timing.at(step) for step in steps if operator.runs_in(step)), start=times)
         return times
 
-    def _read(self, batch: int, new: int, context: int, *, last: bool) -> Step:
+    def _read(self, batch: int, new: int, context: int, share: float, *, last: bool) -> Step:
         replicas, ranks = self.deployment.parallelism.data, self.deployment.parallelism.context
         step = prefill_step(batch * replicas, new, context, last=last)
-        return replace(step, token_ranks=ranks)
+        return replace(step, token_ranks=ranks, replica_share=share)
 
     def _micro_batch(self, step: Step) -> Step:
         cut = self.deployment.parallelism
         ways = cut.data * cut.pipeline if step.absorbed else cut.data
-        return step if ways == 1 else replace(step, batch=-(-step.batch // ways))
+        if ways == 1:
+            return step
+        fullest = -(-step.batch // ways)
+        return replace(step, batch=fullest, replica_share=step.replica_share * step.batch / (ways * fullest))
 
 
 def _together(decode: Step, prefill: Step) -> Step:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvplan.hardware.link import GPUS_OF_A_BOX
-from kvplan.hardware.peak import peak_flops_per_s
+from kvplan.hardware.device import Device
+from kvplan.hardware.peak import peak_flops_per_s, peak_format
 from kvplan.plan.capacity import Capacity
 from kvplan.plan.capacity_report import deployment_facts
 from kvplan.plan.crossover import compute_bound_batch, kv_overtakes_weights
@@ -24,11 +24,8 @@ from kvplan.plan.roofline_figures import (
 )
 from kvplan.plan.roofline_serving import serving_sections
 from kvplan.plan.roofline_steps import Asked, Told, rate, tell
-from kvplan.plan.serving import (
-    ESTIMATE_MEDIAN_ERROR,
-    ESTIMATE_P90_ERROR,
-)
 from kvplan.plan.step_time import Limit, Times
+from kvplan.plan.time_notes import time_notes
 from kvplan.plan.verdict import verdict
 from kvplan.results import (
     Column,
@@ -205,9 +202,9 @@ def _total(asked: Asked, one: Told) -> Facts:
 
 
 def _crossovers(roofline: Roofline, asked: Asked) -> Facts:
-    found = _ridge(roofline)
+    found = _ridges(roofline)
     if not asked.decoding:
-        return Facts("crossovers", "Where the limit changes", (found,))
+        return Facts("crossovers", "Where the limit changes", found)
     batch = kv_overtakes_weights(roofline, asked.context, asked.new_tokens)
     overtakes = Quantity(
         "kv_overtakes_weights_batch",
@@ -216,18 +213,26 @@ def _crossovers(roofline: Roofline, asked: Asked) -> Facts:
         "KV read passes weights read from",
         note="the smallest batch whose step reads more cache than weights",
     )
-    return Facts("crossovers", "Where the limit changes", (found, overtakes))
+    return Facts("crossovers", "Where the limit changes", (*found, overtakes))
 
 
-def _ridge(roofline: Roofline) -> Quantity:
-    device, formats = roofline.deployment.device, roofline.deployment.weights.multiplied_in
+def _ridges(roofline: Roofline) -> tuple[Quantity, ...]:
+    """Return the ridge of the weights' products, and that of attention where it runs at another rate."""
+    d = roofline.deployment
+    weights = _ridge(d.device, d.weights.multiplied_in, "ridge_flops_per_byte", "ridge")
+    name = "attention_ridge_flops_per_byte"
+    attention = _ridge(d.device, d.kv.multiplied_in, name, "ridge of attention")
+    return (weights,) if attention.value == weights.value else (weights, attention)
+
+
+def _ridge(device: Device, formats: Sequence[str], name: str, label: str) -> Quantity:
     peak, bandwidth = peak_flops_per_s(device, formats), device.memory.bandwidth_gb_per_s * GB
     return computed(
-        "ridge_flops_per_byte",
+        name,
         ridge,
         fact("flops_per_s", peak, device.source, Unit.FLOPS_PER_SECOND),
         fact("bytes_per_s", bandwidth, device.source, Unit.BYTES_PER_SECOND),
-        label="ridge: dense peak over bandwidth",
+        label=f"{label}: dense {peak_format(device, formats)} peak over bandwidth",
     )
 
 
@@ -235,9 +240,7 @@ def _ridge(roofline: Roofline) -> Quantity:
 
 
 def _verdict(capacity: Capacity, asked: Asked, one: Told) -> Verdict:
-    # The step's own tokens are stored too; a context of just the limit is what was asked for.
-    limit = capacity.deployment.max_tokens
-    held = max(asked.context, min(asked.context + asked.new_tokens * asked.decoding, limit))
+    held = _held(asked, capacity.deployment.max_tokens)
     if not capacity.fits(one.batch, held):
         return verdict(capacity, held, one.batch)
     times = one.times
@@ -248,6 +251,17 @@ def _verdict(capacity: Capacity, asked: Asked, one: Told) -> Verdict:
         f"about {_ms(times.estimate_s)} ({rate:,.0f} tokens/s)."
     )
     return Verdict(True, said + _largest_reader(one))
+
+
+def _held(asked: Asked, limit: int) -> int:
+    """Return the tokens of a request when the step, or its part in the closed loop, is done."""
+    if asked.output is not None:
+        return asked.context + asked.output
+    if not asked.decoding:
+        return asked.context
+    # A step stores its own token too; a context of just the limit is what was asked for.
+    one_more = asked.new_tokens == 1 and asked.context == limit
+    return asked.context if one_more else asked.context + asked.new_tokens
 
 
 _LIMITED = {
@@ -272,21 +286,12 @@ def _ms(seconds: object) -> str:
 
 
 def _notes(roofline: Roofline, asked: Asked) -> tuple[str, ...]:
-    sums = ", sums over ranks once over the link" if roofline.deployment.parallelism.tensor > 1 else ""
+    sums = ", all-reduces once over the link" if roofline.deployment.parallelism.tensor > 1 else ""
     found = [f"bound: weights and cache at full bandwidth, operations at the dense peak{sums}, nothing else"]
+    if not asked.decoding:
+        found.append("MB and FLOP/B are of weights and cache; estimates and limits move activations too")
     if asked.new_tokens > 1:
         found.append("tokens/s and cost count every token that is verified, as if every guess were right")
-    found.append(
-        f"estimate: with measured constants of kernels; off by {ESTIMATE_MEDIAN_ERROR:.0%} in the middle and "
-        f"{ESTIMATE_P90_ERROR:.0%} in one of ten public serving measurements (docs/accuracy.md)"
-    )
-    if not roofline.deployment.device.efficiency:
-        found.append(f"no kernel of {roofline.deployment.device.name} was measured: constants of other GPUs")
-    cut = roofline.deployment.parallelism
-    if cut.pipeline > 1:
+    if roofline.deployment.parallelism.pipeline > 1:
         found.append("each of the pipeline's stages works on its own part of the batch")
-    if cut.gpus_that_talk > GPUS_OF_A_BOX:
-        found.append(
-            f"exchanges of {cut.gpus_that_talk:,} GPUs are timed as if all shared the links of one box"
-        )
-    return tuple(found)
+    return (*found, *time_notes(roofline.model, [roofline.deployment]))

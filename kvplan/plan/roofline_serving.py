@@ -22,7 +22,7 @@ def _serving(roofline: Roofline, asked: Asked, one: Told) -> Facts:
     first = time_to_first_token(roofline, asked.context, asked.cached)
     gpus = roofline.deployment.parallelism.gpus
     rated = rate(one)
-    prompt = f"first token of a {short_count(asked.context)} prompt, at least"
+    prompt = f"first token, prompt of {short_count(asked.context)}, at least"
     figures = [
         _seconds("ttft_bound_s", first.bound_s, prompt),
         _seconds("ttft_estimate_s", first.estimate_s, "and about"),
@@ -61,7 +61,7 @@ def _closed_loop(roofline: Roofline, asked: Asked, one: Told) -> tuple[Facts, ..
     if asked.usd_per_hour is not None:
         figures.append(_cost(asked.usd_per_hour, roofline.deployment.parallelism.gpus, whole))
     prompt, output = short_count(asked.context), short_count(asked.output)
-    title = f"Closed loop of {one.batch:,} requests, prompts of {prompt}, {output} tokens each"
+    title = f"Closed loop of {one.batch:,}: prompts of {prompt}, outputs of {output}"
     return (Facts("closed_loop", title, tuple(figures)),)
 
 

@@ -76,7 +76,8 @@ class SteadyState:
     @property
     def tokens_per_s(self) -> Amount:
         """Tokens that are expected in a second, of all requests."""
-        first, each = self.first_token.estimate_s, self.each_token.estimate_s
+        each = self.each_token.estimate_s
+        first = maximum(self.first_token.estimate_s, each)
         return closed_loop_tokens_per_s(self.concurrency, self.output_tokens, first, each)
 
     @property
@@ -102,11 +103,12 @@ def steady_state(roofline: Roofline, concurrency: int, prompt_tokens: int, outpu
     Whether they fit in memory is :func:`~kvplan.plan.capacity.plan_capacity`'s to say.
 
     Raises:
-        UsageError: fewer than one request, prompt token or output token.
+        UsageError: fewer than one request or prompt token, or no token after the first.
     """
-    for name, value in (("concurrency", concurrency), ("prompt", prompt_tokens), ("output", output_tokens)):
-        if value < 1:
-            raise UsageError(f"{name} must be at least 1, not {value}")
+    least = (("concurrency", concurrency, 1), ("prompt", prompt_tokens, 1), ("output", output_tokens, 2))
+    for name, value, fewest in least:
+        if value < fewest:
+            raise UsageError(f"{name} must be at least {fewest}, not {value}")
     cut = roofline.deployment.parallelism
     decode = decode_step(concurrency, mean_context_tokens(prompt_tokens, output_tokens))
     prompts = prompts_per_pass(concurrency, cut.data, cut.pipeline, output_tokens)

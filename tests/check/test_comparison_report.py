@@ -236,10 +236,27 @@ def test_verdict_of_a_baseline_that_does_not_fit(reported):
 
 
 def test_an_option_that_only_answers_sooner_is_not_most_worth_trying(reported):
-    report = reported("tp=16", model="deepseek-v3", gpu="h200-sxm", tensor=8)
+    report = reported("tp=8", tensor=4)
     (sentence,) = report.section("advice").quantities
-    assert sentence.value.startswith("TP 16, on 16 GPUs instead of 8 (x0.")
-    assert report.verdict.text.endswith("No option here makes 5% more tokens/s for each GPU.")
+    assert sentence.value.startswith("TP 8, on 8 GPUs instead of 4: ")
+    said = "No option here makes 5% more tokens/s for each GPU; what helps otherwise is above."
+    assert report.verdict.text.endswith(said)
+
+
+def test_gpus_of_more_than_one_box_are_not_advised(reported):
+    report = reported("tp=16", model="deepseek-v3", gpu="h200-sxm", tensor=8)
+    assert report.section("advice").quantities == ()
+    assert notes(report, "exchanges of 16 GPUs are timed as if all shared")
+
+
+def test_a_faster_model_is_told_from_a_faster_option(reported):
+    text = reported("window=4k", what_if=True).verdict.text
+    assert text.endswith("Without another model, no option here makes 5% more tokens/s for each GPU.")
+
+
+def test_an_assumption_is_said_with_the_best_option(reported):
+    text = reported("spec=4@70%").verdict.text
+    assert text.endswith(" tokens/s for each GPU, if 70% of guesses are right).")
 
 
 def test_advice_is_numbered_and_named(reported):
@@ -257,7 +274,7 @@ def test_advice_is_numbered_and_named(reported):
 def test_notes_that_every_answer_has(reported):
     report = reported("kv=fp8", batch=1)
     assert notes(report, "step: a decode step of 1 request of 8k; first token:")
-    assert notes(report, "times are estimates")
+    assert notes(report, "estimate: median error 11%, 90th percentile 31%, on public")
     assert notes(report, "mixed: requests of 512 to 8k tokens")
     assert notes(report, "errors: not measured: --no-measure")
     assert len(report.notes) == 4

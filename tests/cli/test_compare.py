@@ -134,7 +134,7 @@ ONE_HEAD = "tensor parallel 2 does not divide the model's 71 query heads"
             "qwen3-next-80b-a3b",
             (*H100, "--gpus", "4"),
             {
-                "prefix=50%": "qwen3-next-80b-a3b keeps states, which hold no prefix to share",
+                "prefix=50%": "qwen3-next-80b-a3b's states would have to be kept for a prefix: not modelled",
                 "mla": "latent attention cannot keep qwen3-next-80b-a3b's output gates",
             },
         ),

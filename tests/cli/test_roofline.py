@@ -248,3 +248,47 @@ def test_reading_prompts_with_a_runtime_has_no_decode_step(command):
     card = ("roofline", "llama-3.1-8b", "--gpu", "rtx4090", "--weights", "q4_k", "--phase", "prefill")
     told = json.loads(command(*card, "--runtime", "llama.cpp", "--json")[1])["runtime"]
     assert {*told} == {"prefill_estimate_s", "median_error"}
+
+
+def test_a_closed_loop_holds_its_requests_at_their_ends(command):
+    """55 requests of 8,192 tokens fit an H100; 100 that end there do not, though 100 of 4,096 do."""
+    options = (*LLAMA, "--batch", "100", "--context", "4k", "--check")
+    assert command(*options)[0] == 0
+    status, out, _ = command(*options, "--output-tokens", "4k")
+    assert status == 1
+    assert "55 would fit" in " ".join(out.split())
+
+
+def test_guesses_past_the_longest_context_do_not_fit(command):
+    """131,072 tokens are the limit: a plain step of a full context is told, four more are not."""
+    assert command(*LLAMA, "--context", "131072", "--check")[0] == 0
+    assert command(*LLAMA, "--context", "131072", "--new-tokens", "5", "--check")[0] == 1
+
+
+def test_one_prompt_on_one_of_eight_replicas_is_one_prompts_work(command):
+    """DeepSeek-V3, 58 layers: a token runs 8 experts of three matrices of 7168 x 2048, on 8 ranks."""
+    cut = ("roofline", "deepseek-v3", "--gpu", "h200-sxm", "--dp", "8", "--ep", "8", "--phase", "prefill")
+    one, eight = (json.loads(command(*cut, "--batch", batch, "--json")[1]) for batch in ("1", "8"))
+    flops = 2 * 58 * 4_096 * 8 * 3 * 7_168 * 2_048 / 8
+    assert operator(one, "experts", 1)["flops"] == pytest.approx(flops, rel=1e-12)
+    assert operator(eight, "experts", 8)["flops"] == pytest.approx(8 * flops, rel=1e-12)
+
+
+def test_notes_say_what_times_rest_on(command):
+    def notes(*options):
+        return " ".join(json.loads(command("roofline", *options, "--json")[1])["notes"])
+
+    assert "latent attention is among them" in notes("deepseek-v3", "--gpu", "h200-sxm", "--gpus", "8")
+    assert "no kernel of mi300x was measured" in notes("llama-3.1-8b", "--gpu", "mi300x")
+    assert "no kernel over int8 KV was measured on h100-sxm" in notes(*LLAMA[1:], "--kv", "int8")
+    assert "stand in" not in notes(*LLAMA[1:], "--kv", "fp8")
+    assert "of one slow machine" in notes("llama-3.1-8b", "--gpu", "l40s", "--tp", "4")
+    assert "of one slow machine" not in notes("llama-3.1-8b", "--gpu", "l40s", "--tp", "2")
+
+
+def test_attention_has_a_ridge_of_its_own_where_it_runs_at_another_rate(command):
+    """H100: 1,978.9 TFLOP/s in FP8 and 989.4 in bf16, over 3.35 TB/s."""
+    found = ask(command, "--weights", "fp8")["crossovers"]
+    assert found["ridge_flops_per_byte"] == pytest.approx(1_978.9e12 / 3.35e12)
+    assert found["attention_ridge_flops_per_byte"] == pytest.approx(989.4e12 / 3.35e12)
+    assert "attention_ridge_flops_per_byte" not in ask(command)["crossovers"]

@@ -188,7 +188,7 @@ def test_only_what_makes_another_model_is_what_if():
             "qwen3-next-80b-a3b",
             {},
             "prefix=50%",
-            "qwen3-next-80b-a3b keeps states, which hold no prefix to share",
+            "qwen3-next-80b-a3b's states would have to be kept for a prefix: not modelled",
         ),
         ("mistral-7b-v0.1", {}, "offload=50%", "no layer of mistral-7b-v0.1 keeps every token"),
         (

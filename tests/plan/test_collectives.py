@@ -34,9 +34,9 @@ def test_llama_70b_on_eight_gpus(roofline_of):
     for batch in (1, 32):
         assert exchanges(roofline, roofline.decode(batch, 4_096)) == {
             ("all_reduce", "sum over tensor-parallel ranks"): (160 * batch * 16_384, 160, 8),
-            ("all_reduce", "partial results, summed"): (batch * 16_384, 1, 8),
+            ("all_reduce", "all-reduce, tensor parallel"): (batch * 16_384, 1, 8),
             # seven other ranks' 16,032 logits of 2 bytes
-            ("all_gather", "logits from every rank"): (7 * batch * 16_032 * 2, 1, 8),
+            ("all_gather", "all-gather, logits"): (7 * batch * 16_032 * 2, 1, 8),
         }
     (total,) = {roofline.work(roofline.decode(1, 4_096)).collective_bytes}
     assert total == 161 * 16_384 + 7 * 16_032 * 2 == 2_862_272
@@ -46,7 +46,7 @@ def test_a_prompt_sends_every_token_but_the_logits_of_one(roofline_of):
     roofline = roofline_of("llama-3.3-70b", tensor=8)
     found = exchanges(roofline, *roofline.prefill(1, 5_000))
     assert found["all_reduce", "sum over tensor-parallel ranks"][0] == 160 * 5_000 * 16_384
-    assert found["all_gather", "logits from every rank"][0] == 7 * 16_032 * 2
+    assert found["all_gather", "all-gather, logits"][0] == 7 * 16_032 * 2
 
 
 @pytest.mark.parametrize(("model", "layers", "hidden"), [("falcon-40b", 60, 8_192), ("phi-2", 32, 2_560)])
@@ -62,7 +62,7 @@ def test_deepseek_v3_with_attention_in_parallel(roofline_of):
     roofline = roofline_of("deepseek-v3", "h200-sxm", data=8, expert=8)
     (found,) = exchanges(roofline, roofline.decode(256, 999)).items()
     assert found == (
-        ("all_to_all", "tokens to experts and back"),
+        ("all_to_all", "all-to-all, experts"),
         (2 * 58 * 32 * 8 * 7_168 * 2 * 7 // 8, 116, 8),
     )
 
@@ -92,7 +92,7 @@ def test_context_parallel_ranks_sum_partial_attention(roofline_of):
     """Llama-3.1-8B: 32 heads of 128 numbers and the sum of their weights, 2 bytes each, in 32 layers."""
     roofline = roofline_of("llama-3.1-8b", context=2)
     found = exchanges(roofline, roofline.decode(5, 99))
-    assert found == {("context_all_reduce", "partial attention, summed"): (32 * 5 * 32 * 129 * 2, 32, 2)}
+    assert found == {("context_all_reduce", "all-reduce, context parallel"): (32 * 5 * 32 * 129 * 2, 32, 2)}
 
 
 def test_only_layers_whose_tokens_are_shared_exchange_partial_attention(roofline_of):

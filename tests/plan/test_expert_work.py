@@ -50,7 +50,8 @@ def test_the_busiest_rank_reads_an_expert_even_for_one_token():
 
 
 def test_tokens_of_all_replicas_pass_and_ranks_share_them():
-    assert routed_tokens(4, 6, 5) == 120
+    assert routed_tokens(4, 1.0, 6, 5) == 120
+    assert routed_tokens(8, 1 / 8, 1, 5) == 5, "one request, on one of eight replicas"
     assert ranks_share(1_000, 8) == 125
 
 
