@@ -18,7 +18,7 @@ from kvplan.plan.stages import Stage
 from kvplan.results import fact
 from kvplan.units import Unit
 
-_SUMMED = "all-reduce, tensor parallel"
+_EMBEDDED = "all-reduce, embedding"
 _ONE_SUM = (Block.PARALLEL, Block.PARALLEL_TWO_NORMS)
 
 
@@ -29,7 +29,7 @@ def layer_exchanges(rank: Rank, run: Run) -> Iterator[Operator]:
     sums = 1 if run.layer.block in _ONE_SUM or routed else 2
     if cut.tensor > 1:
         yield _exchange(
-            rank, Collective.ALL_REDUCE, "sum over tensor-parallel ranks", run.count * sums, cut.tensor
+            rank, Collective.ALL_REDUCE, "all-reduce, tensor parallel", run.count * sums, cut.tensor
         )
     if routed:
         assert isinstance(run.layer.mlp, Experts)
@@ -59,7 +59,7 @@ def outer_exchanges(rank: Rank, stage: Stage) -> Iterator[Operator]:
     """Iterate over the exchanges of a stage outside its layers: embedding, logits, the next stage."""
     cut = rank.cut
     if cut.tensor > 1 and stage.is_first:
-        yield _exchange(rank, Collective.ALL_REDUCE, _SUMMED, 1, cut.tensor)
+        yield _exchange(rank, Collective.ALL_REDUCE, _EMBEDDED, 1, cut.tensor)
     if cut.tensor > 1 and stage.is_last:
         rows = rank.model.head_weight().on_rank(cut.tensor).shape[0]
         yield Operator(

@@ -228,21 +228,8 @@ def _core_name(rank: Rank, retention: Retention) -> tuple[str, str]:
 
 def _core_flops(rank: Rank, run: Run, formula: Formula[Any, Any], *sizes: Quantity) -> Law:
     layers = rank.fact("layers", run.count, Unit.LAYERS)
-    retention = run.layer.slot().retention
-    match retention:
-        case Full():
-            each = law("pairs_of_a_request", full_pairs, Of.CONTEXT, Of.NEW_TOKENS)
-        case Sliding():
-            seen = seen_through(retention, rank.model.source)
-            each = law("pairs_of_a_request", window_pairs, Of.CONTEXT, Of.NEW_TOKENS, seen)
-        case Chunked(chunk=chunk):
-            length = rank.fact("chunk", chunk, Unit.TOKENS)
-            each = law("pairs_of_a_request", chunk_pairs, Of.CONTEXT, Of.NEW_TOKENS, length)
-        case PerRequest():
-            raise ValueError("a recurrent layer has no pairs")
-        case _ as never:
-            assert_never(never)
-    pairs = law("pairs", batch_pairs, Of.BATCH, _divided(rank, retention, each))
+    each = _of_a_request(rank, run, "pairs_of_a_request", (full_pairs, window_pairs, chunk_pairs))
+    pairs = law("pairs", batch_pairs, Of.BATCH, each)
     return law("attention_flops", formula, layers, pairs, *sizes)
 
 
@@ -255,18 +242,26 @@ def _divided(rank: Rank, retention: Retention, each: Law | Of) -> Law | Of:
 
 
 def _tokens_read(rank: Rank, run: Run) -> Law | Of:
-    retention = run.layer.slot().retention
+    formulas = (full_step_tokens, window_step_tokens, chunk_step_tokens)
+    return _of_a_request(rank, run, "tokens", formulas)
+
+
+def _of_a_request(
+    rank: Rank, run: Run, name: str, formulas: tuple[Formula[Any, Any], Formula[Any, Any], Formula[Any, Any]]
+) -> Law | Of:
+    """Return what a request's step does in a layer: by its formula for full attention, windows or chunks."""
+    retention, (full, window, chunk) = run.layer.slot().retention, formulas
     match retention:
         case Full():
-            each = law("tokens", full_step_tokens, Of.CONTEXT, Of.NEW_TOKENS)
+            each = law(name, full, Of.CONTEXT, Of.NEW_TOKENS)
         case Sliding():
             seen = seen_through(retention, rank.model.source)
-            each = law("tokens", window_step_tokens, Of.CONTEXT, Of.NEW_TOKENS, seen)
-        case Chunked(chunk=chunk):
-            length = rank.fact("chunk", chunk, Unit.TOKENS)
-            each = law("tokens", chunk_step_tokens, Of.CONTEXT, Of.NEW_TOKENS, length)
+            each = law(name, window, Of.CONTEXT, Of.NEW_TOKENS, seen)
+        case Chunked(chunk=tokens):
+            length = rank.fact("chunk", tokens, Unit.TOKENS)
+            each = law(name, chunk, Of.CONTEXT, Of.NEW_TOKENS, length)
         case PerRequest():
-            raise ValueError("a recurrent layer reads its state, not tokens")
+            raise ValueError("a recurrent layer works on its state, not on tokens")
         case _ as never:
             assert_never(never)
     return _divided(rank, retention, each)

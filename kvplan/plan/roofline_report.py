@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kvplan.arch.experts import Experts
 from kvplan.hardware.device import Device
 from kvplan.hardware.peak import peak_flops_per_s, peak_format
 from kvplan.plan.capacity import Capacity
@@ -288,6 +289,8 @@ def _ms(seconds: object) -> str:
 def _notes(roofline: Roofline, asked: Asked) -> tuple[str, ...]:
     sums = ", all-reduces once over the link" if roofline.deployment.parallelism.tensor > 1 else ""
     found = [f"bound: weights and cache at full bandwidth, operations at the dense peak{sums}, nothing else"]
+    if any(isinstance(run.layer.mlp, Experts) for run in roofline.model.runs()):
+        found.append("experts: bounds read those of one token only, MB and FLOP/B all that are expected")
     if not asked.decoding:
         found.append("MB and FLOP/B are of weights and cache; estimates and limits move activations too")
     if asked.new_tokens > 1:

@@ -279,6 +279,8 @@ def test_notes_say_what_times_rest_on(command):
         return " ".join(json.loads(command("roofline", *options, "--json")[1])["notes"])
 
     assert "latent attention is among them" in notes("deepseek-v3", "--gpu", "h200-sxm", "--gpus", "8")
+    assert "experts: bounds read those of one token only" in notes("mixtral-8x7b", "--gpu", "h200-sxm")
+    assert "experts" not in notes(*LLAMA[1:])
     assert "no kernel of mi300x was measured" in notes("llama-3.1-8b", "--gpu", "mi300x")
     assert "no kernel over int8 KV was measured on h100-sxm" in notes(*LLAMA[1:], "--kv", "int8")
     assert "stand in" not in notes(*LLAMA[1:], "--kv", "fp8")

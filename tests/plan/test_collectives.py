@@ -33,8 +33,8 @@ def test_llama_70b_on_eight_gpus(roofline_of):
     roofline = roofline_of("llama-3.3-70b", tensor=8)
     for batch in (1, 32):
         assert exchanges(roofline, roofline.decode(batch, 4_096)) == {
-            ("all_reduce", "sum over tensor-parallel ranks"): (160 * batch * 16_384, 160, 8),
-            ("all_reduce", "all-reduce, tensor parallel"): (batch * 16_384, 1, 8),
+            ("all_reduce", "all-reduce, tensor parallel"): (160 * batch * 16_384, 160, 8),
+            ("all_reduce", "all-reduce, embedding"): (batch * 16_384, 1, 8),
             # seven other ranks' 16,032 logits of 2 bytes
             ("all_gather", "all-gather, logits"): (7 * batch * 16_032 * 2, 1, 8),
         }
@@ -45,7 +45,7 @@ def test_llama_70b_on_eight_gpus(roofline_of):
 def test_a_prompt_sends_every_token_but_the_logits_of_one(roofline_of):
     roofline = roofline_of("llama-3.3-70b", tensor=8)
     found = exchanges(roofline, *roofline.prefill(1, 5_000))
-    assert found["all_reduce", "sum over tensor-parallel ranks"][0] == 160 * 5_000 * 16_384
+    assert found["all_reduce", "all-reduce, tensor parallel"][0] == 160 * 5_000 * 16_384
     assert found["all_gather", "all-gather, logits"][0] == 7 * 16_032 * 2
 
 
@@ -54,7 +54,7 @@ def test_mixer_and_mlp_side_by_side_are_summed_at_once(model, layers, hidden, ro
     assert {layer.block for layer in bundled(model).layers} <= {Block.PARALLEL, Block.PARALLEL_TWO_NORMS}
     roofline = roofline_of(model, tensor=4)
     found = exchanges(roofline, roofline.decode(3, 9))
-    assert found["all_reduce", "sum over tensor-parallel ranks"] == (layers * 3 * hidden * 2, layers, 4)
+    assert found["all_reduce", "all-reduce, tensor parallel"] == (layers * 3 * hidden * 2, layers, 4)
 
 
 def test_deepseek_v3_with_attention_in_parallel(roofline_of):
