@@ -103,4 +103,6 @@ def unknown(kind: str, wrong: str, known: Iterable[str], *, see: str = "") -> Us
         message += ". " + suggestion[0].upper() + suggestion[1:]
     elif len(words) <= 40:
         message += f"; expected one of {', '.join(words)}"
+    elif not see:
+        message += f"; expected one of {', '.join(words[:32])} and {len(words) - 32} others"
     return UsageError(message, hint=see)

@@ -29,6 +29,17 @@ settings.load_profile("reproducible")
 
 DATA = Path(__file__).parent / "data"
 
+# Between them every kind of layer that a bundled model has (tests/arch/test_representatives.py), for tests
+# that another model of the same kinds would tell nothing new.
+REPRESENTATIVES = (
+    *"command-r7b deepseek-v2-lite deepseek-v4-flash falcon-7b falcon-h1-7b gemma-2-9b".split(),
+    *"gemma-3n-e2b glm-5.2".split(),
+    *"gpt-neo-2.7b gpt-oss-20b gpt2 jamba-v0.1 kimi-linear-48b-a3b lfm2-1.2b llama-3.1-8b".split(),
+    *"llama-3.2-11b-vision llama-4-scout mimo-v2-flash minimax-m1 minimax-m3 mixtral-8x7b".split(),
+    *"nemotron-3-super-120b-a12b-fp8 olmo-2-13b olmo-7b opt-350m pythia-6.9b".split(),
+    *"qwen3-next-80b-a3b recurrentgemma-2b".split(),
+)
+
 
 def pytest_sessionfinish(session, exitstatus):
     """Fail a run in CI that skipped a test: there, everything a test needs is at hand."""
@@ -77,7 +88,7 @@ def make_plan(
     deployment = Deployment(
         device=bundled_gpu(gpu) if isinstance(gpu, str) else gpu,
         parallelism=Parallelism(tensor, pipeline, data),
-        weights=weight_format(weights or planned.weight_format or planned.dtype),
+        weights=weight_format(weights) if weights else planned.as_released(),
         kv=kv_format(kv),
         state=state_layout(state),
         allocation=Contiguous(longest) if contiguous else Paged(block),
@@ -100,6 +111,12 @@ def walk_figure(quantity):
 def bundled():
     """A function from a bundled model's name to the model."""
     return bundled_model
+
+
+@pytest.fixture(scope="session")
+def representatives():
+    """The names of bundled models that have every kind of layer between them."""
+    return REPRESENTATIVES
 
 
 @pytest.fixture(scope="session")
@@ -160,9 +177,15 @@ def refused(command):
 
 
 def pytest_generate_tests(metafunc):
-    """Give a test one case for each bundled model, accelerator, measured model or real log it asks for."""
+    """Give a test one case for each bundled model, accelerator, measured model or real log it asks for.
+
+    ``model_name`` is every bundled model, for what its own file can get wrong; ``representative`` is one for
+    each kind of layer, for what the code can.
+    """
     if "model_name" in metafunc.fixturenames:
         metafunc.parametrize("model_name", bundled_names("models"))
+    if "representative" in metafunc.fixturenames:
+        metafunc.parametrize("representative", REPRESENTATIVES)
     if "gpu_name" in metafunc.fixturenames:
         metafunc.parametrize("gpu_name", bundled_names("gpus"))
     if "truth" in metafunc.fixturenames:

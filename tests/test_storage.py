@@ -9,6 +9,7 @@ from kvplan.storage import (
     STATE_LAYOUTS,
     WEIGHT_FORMATS,
     TensorRole,
+    doubly_scaled_tensor_bytes,
     kv_format,
     plain_tensor_bytes,
     state_layout,
@@ -20,17 +21,55 @@ DTYPES = {"bf16", "fp16", "fp32"}
 
 # 512 x 256 = 131,072 elements. Scales: per tensor 4; per 128 x 128 block 4 x 2 x 4; per row 512 x 4; AWQ
 # 512 rows x 2 groups x 2.5; GPTQ the same and 256 columns x 4; NF4 512 x 4 x 4; MXFP4 512 x 8 x 1;
-# NVFP4 512 x 16 x 1 + 4.
+# NVFP4 512 x 16 x 1 + 4. Rows of 256 have 8 groups of 32, 4 of 64, 2 of 128. A scale of 16 bits with a zero
+# of 4 is 2.5 bytes, with one of 8 is 3; weight_shape is 16; doubly quantised are 2,048 scales in 8 parts.
 SMALL = {
     "fp8": 131_072 + 4,
     "fp8-block": 131_072 + 32,
     "fp8-row": 131_072 + 2_048,
+    "fp8-static": 131_072 + 4 + 4,
+    "mxfp8": 131_072 + 4_096,
     "int8": 131_072 + 2_048,
+    "int8-tensor": 131_072 + 4,
+    "int8-gptq-g32": 131_072 + 512 * 8 * 3 + 1_024,
+    "int8-gptq-g64": 131_072 + 512 * 4 * 3 + 1_024,
+    "int8-gptq-g128": 131_072 + 512 * 2 * 3 + 1_024,
+    "int8-gptq-row": 131_072 + 512 * 3 + 1_024,
+    "int8-sym-g32": 131_072 + 512 * 8 * 2 + 16,
+    "int8-sym-g64": 131_072 + 512 * 4 * 2 + 16,
+    "int8-sym-g128": 131_072 + 512 * 2 * 2 + 16,
+    "int8-sym-row": 131_072 + 512 * 2 + 16,
+    "int8-sym-actorder-g32": 131_072 + 512 * 8 * 2 + 16 + 1_024,
+    "int8-sym-actorder-g64": 131_072 + 512 * 4 * 2 + 16 + 1_024,
+    "int8-sym-actorder-g128": 131_072 + 512 * 2 * 2 + 16 + 1_024,
     "int4": 65_536 + 2_560,
     "int4-gptq": 65_536 + 2_560 + 1_024,
+    "int4-awq-g32": 65_536 + 512 * 20,
+    "int4-awq-g64": 65_536 + 512 * 10,
+    "int4-gptq-g32": 65_536 + 512 * 20 + 1_024,
+    "int4-gptq-g64": 65_536 + 512 * 10 + 1_024,
+    "int4-gptq-row": 65_536 + 256 * 5 + 1_024,
+    "int4-kimi": 65_536 + 512 * 8 * 2 + 8,
+    "int4-sym-g32": 65_536 + 512 * 8 * 2 + 16,
+    "int4-sym-g64": 65_536 + 512 * 4 * 2 + 16,
+    "int4-sym-g128": 65_536 + 512 * 2 * 2 + 16,
+    "int4-sym-row": 65_536 + 512 * 2 + 16,
+    "int4-sym-actorder-g32": 65_536 + 512 * 8 * 2 + 16 + 1_024,
+    "int4-sym-actorder-g64": 65_536 + 512 * 4 * 2 + 16 + 1_024,
+    "int4-sym-actorder-g128": 65_536 + 512 * 2 * 2 + 16 + 1_024,
+    "int4-asym-g32": 65_536 + 512 * 20 + 16,
+    "int4-asym-g64": 65_536 + 512 * 10 + 16,
+    "int4-asym-g128": 65_536 + 512 * 5 + 16,
+    "int4-asym-row": 65_536 + 256 * 5 + 16,
     "nf4": 65_536 + 8_192,
+    "nf4-double": 65_536 + 2_048 + 8 * 4 + 4,
+    "fp4": 65_536 + 8_192,
+    "fp4-double": 65_536 + 2_048 + 8 * 4 + 4,
     "mxfp4": 65_536 + 4_096,
+    "mxfp4-a16": 65_536 + 4_096,
     "nvfp4": 65_536 + 8_192 + 4,
+    "nvfp4-static": 65_536 + 8_192 + 4 + 4,
+    "nvfp4-a16": 65_536 + 8_192 + 4,
 }
 
 # Bits per weight of the GGUF types (ggml-common.h): bytes of a block x 8 / weights in it.
@@ -71,7 +110,7 @@ def stored_bytes(name, rows, columns, role=TensorRole.EXPERT, copies=1):
         packed.tiles(rows, columns),
         packed.tile_half_bytes,
         packed.column_bytes,
-        packed.tensor_bytes,
+        doubly_scaled_tensor_bytes(packed.tensor_bytes, packed.scales_of_scales(rows, columns)),
     )
 
 
@@ -140,6 +179,11 @@ def test_short_tiles_keep_whole_scales(name, columns, expected):
     assert stored_bytes(name, 5, columns) == expected
 
 
+def test_the_last_scale_of_scales_is_of_fewer():
+    # Rows of 65 are two tiles of at most 64: 258 tiles are 256 and 2.
+    assert stored_bytes("nf4-double", 129, 65) == 4_193 + 258 + 2 * 4 + 4
+
+
 def test_an_odd_number_of_packed_zeros_rounds_up():
     # One group: 64 bytes of nibbles, a scale of 2 bytes and half a byte of zero point.
     assert stored_bytes("int4", 1, 128) == 64 + 3
@@ -158,7 +202,7 @@ def test_roles_a_format_leaves_alone(name):
     found = {
         role.value
         for role in TensorRole
-        if Weight("w", (256, 256), role).format_under(weight_format(name)) is not None
+        if Weight("w.weight", (256, 256), role).format_under(weight_format(name)) is not None
     }
     assert found == packed
 

@@ -13,3 +13,6 @@ class Activation(Enum):
     GELU_TANH = "gelu_pytorch_tanh"
     RELU = "relu"
     RELU_SQUARED = "relu2"
+    QUICK_GELU = "quick_gelu"
+    # Bent by two numbers that each layer has learned (Apertus).
+    XIELU = "xielu"

@@ -27,8 +27,22 @@ class Chunked:
 
 
 @dataclass(frozen=True, slots=True)
+class Compressed:
+    """One entry stays for each whole run of ``ratio`` tokens, made when its last one comes (DeepSeek-V4)."""
+
+    ratio: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """The tokens behind the last whole run of ``ratio`` stay: they wait to be compressed."""
+
+    ratio: int
+
+
+@dataclass(frozen=True, slots=True)
 class PerRequest:
     """Nothing grows: one entry per request, however long it gets."""
 
 
-Retention: TypeAlias = Full | Sliding | Chunked | PerRequest
+Retention: TypeAlias = Full | Sliding | Chunked | Compressed | Unfinished | PerRequest

@@ -17,6 +17,8 @@ class RopeType(Enum):
     LLAMA3 = "llama3"
     YARN = "yarn"
     LONGROPE = "longrope"
+    # The share of a head's pairs that partial_rotary_factor says is turned, each as a whole head's (Gemma 4).
+    PROPORTIONAL = "proportional"
 
 
 # The largest base in use is about 5e10; past this it is a slip.
@@ -32,9 +34,13 @@ _NEEDED = {
         *("short_factor", "long_factor"),
         *("original_max_position_embeddings", "attention_factor"),
     ),
+    RopeType.PROPORTIONAL: (),
 }
 _OF_ALL = ("rope_theta", "rope_type", "partial_rotary_factor", "interleaved")
-_YARN_MAY_HAVE = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim", "attention_factor", "truncate")
+_MAY_HAVE = {
+    RopeType.YARN: ("beta_fast", "beta_slow", "mscale", "mscale_all_dim", "attention_factor", "truncate"),
+    RopeType.PROPORTIONAL: ("factor",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +50,10 @@ class RopeParameters:
     Args:
         rope_theta: the base of the frequencies.
         rope_type: how they are stretched.
-        partial_rotary_factor: share of a head that is rotated, from its first element on.
+        partial_rotary_factor: share of a head that is rotated, from its first element on; of its pairs, from
+            the first on, with rope_type proportional.
         interleaved: neighbours are rotated together, not the two halves of the rotated part.
-        factor: by how much the context is stretched (all types but default and longrope).
+        factor: by how much the context is stretched (all types but default and longrope; proportional may).
         original_max_position_embeddings: the trained context (all types but default and linear).
         low_freq_factor, high_freq_factor: where llama3 blends (its wavelengths, in trained contexts).
         beta_fast, beta_slow: where yarn blends (rotations over the trained context).
@@ -93,14 +100,14 @@ class RopeParameters:
         missing = [name for name in needed if not getattr(self, name)]
         if missing:
             raise FieldError((("rope_type",), f"{kind.value} needs {', '.join(missing)}"))
-        used = {*_OF_ALL, *needed, *(_YARN_MAY_HAVE if kind is RopeType.YARN else ())}
+        used = {*_OF_ALL, *needed, *_MAY_HAVE.get(kind, ())}
         idle = [f.name for f in fields(self) if f.name not in used and getattr(self, f.name) != f.default]
         if idle:
             raise FieldError(*(((name,), f"is not used with rope_type {kind.value}") for name in idle))
         low, high = self.low_freq_factor, self.high_freq_factor
-        if low is not None and high is not None and high <= low:
+        if low is not None and high is not None and high < low:
             raise FieldError(
-                (("high_freq_factor",), f"must be above low_freq_factor ({low:g}), not {high:g}")
+                (("high_freq_factor",), f"must be at least low_freq_factor ({low:g}), not {high:g}")
             )
 
     def _require_divisors(self) -> None:
@@ -116,6 +123,8 @@ class RopeParameters:
 
     def rotated(self, head_dim: int) -> int:
         """Return how many elements of a head of this width are rotated."""
+        if self.rope_type is RopeType.PROPORTIONAL:
+            return head_dim
         return int(head_dim * self.partial_rotary_factor)
 
     def require_fit(self, head_dim: int) -> None:

@@ -9,103 +9,72 @@ that a short run slides them.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 
-from kvplan.arch.attention import Attention
-from kvplan.arch.experts import Experts
-from kvplan.arch.gated_delta_net import GatedDeltaNet
+from kvplan.arch.indexer import Indexer
 from kvplan.arch.latent_attention import LatentAttention
-from kvplan.arch.layer import FeedForward, Layer, Mixer
-from kvplan.arch.mlp import MLP
+from kvplan.arch.layer import Layer
+from kvplan.arch.limits import Limits
 from kvplan.arch.model import Model
 
 HIDDEN_SIZE = 256
 LAYERS = 4
-QUERY_HEADS = 8
-VOCABULARY = 512
-WINDOW = 128
-# Experts together are no wider than this: a model of 512 keeps them all.
-EXPERT_FEATURES = 8192
-# Widths stay multiples of this, so that scaled models keep to whole panels as real ones do.
-STEP = 32
 
 
-def scaled_down(model: Model, *, layers: int | None = None, hidden_size: int | None = None) -> Model:
-    """Return the model scaled down, computed and stored in float32, without its vision tower.
+def scaled_down(
+    model: Model, *, layers: int | None = None, hidden_size: int | None = None, like: Model | None = None
+) -> Model:
+    """Return the model scaled down, computed in float32, without its towers.
+
+    It says what the real one is released in, so that its weights can be stored likewise.
 
     Args:
         model: the real one.
-        layers: depth; by default the first layers up to one of every kind, at least four.
+        layers: the first so many stay; by default those of :func:`kept_layers`.
         hidden_size: width; 256 by default, and never more than the real one.
+        like: the layers stay that stay of this one, of which the model is a changed form.
     """
     hidden = min(model.hidden_size, hidden_size or HIDDEN_SIZE)
-    depth = min(len(model.layers), layers or _depth(model))
-    ratio = (hidden, model.hidden_size)
+    kept = kept_layers(like or model) if layers is None else range(layers)
+    limits = Limits(hidden, model.hidden_size)
+    given = model.per_layer_input
     by_width = model.embedding_multiplier == model.hidden_size**0.5
     return replace(
         model,
         source=f"{model.name} scaled down: {model.source}",
         dtype="fp32",
-        weight_format="",
         hidden_size=hidden,
-        vocab_size=min(model.vocab_size, VOCABULARY),
-        layers=tuple(_layer(layer, ratio) for layer in model.layers[:depth]),
+        vocab_size=min(model.vocab_size, limits.vocabulary),
+        embedding_size=None if model.embedding_size is None else limits.width(model.embedding_size),
+        layers=tuple(layer.scaled_down(limits) for index, layer in enumerate(model.layers) if index in kept),
         embedding_multiplier=hidden**0.5 if by_width else model.embedding_multiplier,
-        vision=None,
+        per_layer_input=None if given is None else given.scaled_down(limits.vocabulary),
+        towers=(),
+        missing_towers=(),
     )
 
 
-def _depth(model: Model) -> int:
-    """Return how many first layers hold every kind of layer once, and at least four."""
-    kinds = set(model.layers)
-    seen: set[Layer] = set()
-    for index, layer in enumerate(model.layers, start=1):
-        seen.add(layer)
-        if seen == kinds:
-            return max(index, LAYERS)
-    return len(model.layers)
+def kept_layers(model: Model) -> tuple[int, ...]:
+    """Return the first layer of every kind, those whose work they share, and first others up to four."""
+    first: dict[Layer, int] = {}
+    for index, layer in enumerate(model.layers):
+        # However differently they are stored, layers that compute alike are of one kind.
+        first.setdefault(replace(layer, stored_otherwise=()), index)
+    kept = set(first.values()).union(*(_shared_from(model, index) for index in first.values()))
+    others = (index for index in range(len(model.layers)) if index not in kept)
+    return tuple(sorted(kept.union(islice(others, max(0, LAYERS - len(kept))))))
 
 
-def _layer(layer: Layer, ratio: tuple[int, int]) -> Layer:
-    return replace(layer, mixer=_mixer(layer.mixer), mlp=_feed_forward(layer.mlp, ratio))
+def _shared_from(model: Model, index: int) -> set[int]:
+    """Return the layers that store what a layer reads, and the one that chooses the tokens it attends to."""
+    made_by = {place: layer for layer, places in enumerate(model.own_places()) for place in places}
+    found = {made_by[place] for place in model.places()[index]}
+    if _indexers(model.layers[index]):
+        upto = enumerate(model.layers[: index + 1])
+        found.add(max(i for i, layer in upto if any(not indexer.shared for indexer in _indexers(layer))))
+    return found
 
 
-def _mixer(mixer: Mixer) -> Mixer:
-    match mixer:
-        case Attention(num_attention_heads=heads, num_key_value_heads=kv_heads):
-            group = heads // kv_heads
-            kept = min(kv_heads, max(1, QUERY_HEADS // group))
-            return replace(
-                mixer,
-                num_attention_heads=kept * group,
-                num_key_value_heads=kept,
-                sliding_window=_window(mixer.sliding_window),
-                attention_chunk_size=_window(mixer.attention_chunk_size),
-            )
-        case LatentAttention(num_attention_heads=heads, q_lora_rank=rank):
-            small = None if rank is None else min(rank, HIDDEN_SIZE)
-            return replace(mixer, num_attention_heads=min(heads, QUERY_HEADS), q_lora_rank=small)
-        case GatedDeltaNet(linear_num_key_heads=keys, linear_num_value_heads=values):
-            kept = min(keys, max(1, QUERY_HEADS // 2 * keys // values))
-            return replace(mixer, linear_num_key_heads=kept, linear_num_value_heads=kept * (values // keys))
-
-
-def _window(window: int | None) -> int | None:
-    return None if window is None else min(window, WINDOW)
-
-
-def _feed_forward(block: FeedForward, ratio: tuple[int, int]) -> FeedForward:
-    match block:
-        case MLP(intermediate_size=width):
-            return replace(block, intermediate_size=_width(width, ratio))
-        case Experts(num_experts=count, moe_intermediate_size=width, shared_expert_intermediate_size=shared):
-            return replace(
-                block,
-                moe_intermediate_size=min(_width(width, ratio), max(1, EXPERT_FEATURES // count)),
-                shared_expert_intermediate_size=_width(shared, ratio),
-            )
-
-
-def _width(width: int, ratio: tuple[int, int]) -> int:
-    """Return a feed-forward width scaled with the model's, in whole steps, and never wider than it was."""
-    small, large = ratio
-    return min(width, max(STEP, -(-width * small // large // STEP) * STEP))
+def _indexers(layer: Layer) -> list[Indexer]:
+    latent = (mixer for mixer in layer.mixers() if isinstance(mixer, LatentAttention))
+    return [mixer.indexer for mixer in latent if mixer.indexer is not None]

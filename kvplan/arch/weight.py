@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from kvplan.errors import UsageError
-from kvplan.storage import TensorRole, WeightFormat
+from kvplan.storage import AsReleased, TensorRole, WeightFormat, WeightStorage, weight_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,9 @@ class Weight:
         split: how tensor parallelism cuts it; ``None`` when every rank holds all of it.
         copies: number of equal tensors under this name.
         active_copies: how many of them one token uses.
+        passes: how often a token is multiplied with it.
         trained: false for a buffer: it takes memory but is no parameter.
+        released_in: the format or dtype its released file has it in, where that is not the model's by role.
     """
 
     name: str
@@ -71,6 +73,8 @@ class Weight:
     copies: int = 1
     active_copies: int = 1
     trained: bool = True
+    passes: int = 1
+    released_in: str = ""
 
     @property
     def elements(self) -> int:
@@ -81,6 +85,16 @@ class Weight:
     def active_elements(self) -> int:
         """Elements one token's forward pass uses."""
         return min(self.active_copies, self.copies) * prod(self.shape)
+
+    @property
+    def multiplied_elements(self) -> int:
+        """Elements one token is multiplied with, each as often as it is."""
+        return self.passes * self.active_elements
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether vectors are multiplied with it: scales of norms and rates of decay may be tables too."""
+        return len(self.shape) == 2 and self.name.endswith(".weight") and self.role is not TensorRole.NORM
 
     @property
     def routed(self) -> bool:
@@ -115,15 +129,21 @@ class Weight:
         """The shape as people write it: ``14,336 x 4,096``."""
         return " x ".join(f"{length:,}" for length in self.shape)
 
-    def format_under(self, storage: WeightFormat) -> WeightFormat | None:
+    def format_under(self, storage: WeightStorage) -> WeightFormat | None:
         """Return the tiled format this tensor is packed in, or ``None`` where it stays a plain array.
 
         Only matrices are packed; buffers never are. The answer is that of the whole tensor, as a file
         stores it, whatever a rank holds of it.
         """
-        if self.trained and self.role in storage.applies_to and len(self.shape) == 2:
-            return storage.for_columns(self.shape[1])
-        return None
+        own, by_role = self._format(storage)
+        applies = self.role in own.applies_to if by_role else bool(own.applies_to)
+        return own.for_columns(self.shape[1]) if applies and self.trained and self.is_matrix else None
+
+    def _format(self, storage: WeightStorage) -> tuple[WeightFormat, bool]:
+        """Return the format this tensor is stored in, and whether its role has a say in that."""
+        if not isinstance(storage, AsReleased):
+            return storage, True
+        return (weight_format(self.released_in), False) if self.released_in else (storage.base, True)
 
     def packs_whole_tiles(self, packed: WeightFormat, tensor_parallel: int) -> bool:
         """Whether one rank's piece of this matrix is made of whole tiles, where the format asks for it."""
@@ -132,19 +152,23 @@ class Weight:
             return True
         return not (columns % packed.tile_columns if self.split.axis else rows % packed.tile_rows)
 
-    def plain_dtype(self, storage: WeightFormat, model_dtype: str) -> str:
+    def plain_dtype(self, storage: WeightStorage, model_dtype: str) -> str:
         """Return the number format of this tensor where it stays a plain array.
 
-        Buffers are float32; a tower keeps the model's dtype, as it is stored in a file of its own.
+        A tower keeps the model's dtype, as it is stored in a file of its own; other buffers are float32.
         """
+        if self.role is TensorRole.TOWER:
+            return model_dtype
         if not self.trained:
             return "fp32"
-        return model_dtype if self.role is TensorRole.TOWER else storage.others or model_dtype
+        return self._format(storage)[0].others or model_dtype
 
 
-def matrix(name: str, rows: int, columns: int, role: TensorRole, split: Split | None = None) -> Weight:
+def matrix(
+    name: str, rows: int, columns: int, role: TensorRole, split: Split | None = None, *, passes: int = 1
+) -> Weight:
     """Return the weight of a linear layer from ``columns`` inputs to ``rows`` outputs."""
-    return Weight(f"{name}.weight", (rows, columns), role, split)
+    return Weight(f"{name}.weight", (rows, columns), role, split, passes=passes)
 
 
 def bias(name: str, length: int, split: Split | None = None) -> Weight:
@@ -160,6 +184,11 @@ def heads(axis: int, count: int, what: str = "query heads") -> Split:
 def kv_heads(count: int) -> Split:
     """Cut the output axis by KV heads; with more ranks than heads, each head is kept by several ranks."""
     return Split(0, count, "KV heads", replicate=True)
+
+
+def state_groups(axis: int, count: int) -> Split:
+    """Cut an axis by groups of state-space heads; with more ranks than groups, several keep each."""
+    return Split(axis, count, "state-space groups", replicate=True)
 
 
 def features(axis: int, count: int, what: str = "intermediate features") -> Split:

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kvplan.arch.attention import Attention
-from kvplan.arch.gated_delta_net import GatedDeltaNet
+from kvplan.arch.attention_beside_mamba import AttentionBesideMamba
+from kvplan.arch.compressed_attention import CompressedAttention
 from kvplan.arch.latent_attention import LatentAttention
 from kvplan.arch.layer import Mixer
 from kvplan.arch.model import Model
+from kvplan.arch.recurrent import Recurrent
 from kvplan.arch.rotary import RopeParameters, RopeType
 from kvplan.errors import UsageError
 
@@ -39,7 +41,9 @@ def with_kv_heads(model: Model, kv_heads: int) -> Model:
     _refuse_uneven(model, kv_heads)
 
     def fewer_heads(attention: Attention) -> Attention:
-        return replace(attention, num_key_value_heads=min(attention.num_key_value_heads, kv_heads))
+        left, indexer = min(attention.num_key_value_heads, kv_heads), attention.indexer
+        chooses = None if indexer is None else indexer.of_fewer(left)
+        return replace(attention, num_key_value_heads=left, indexer=chooses)
 
     return _changed(model, fewer_heads, f"with {_kv_heads(kv_heads)}")
 
@@ -80,7 +84,7 @@ def _refuse_without_kv_heads(model: Model) -> None:
     if _has_latent(model):
         raise UsageError(f"{model.name} caches one latent for all heads: it has no KV heads to remove")
     if not _softmax(model):
-        raise UsageError(f"{model.name} has recurrent layers only: they cache a state, and no KV heads")
+        raise UsageError(f"{model.name} has {_other_kinds(model)} only: they cache no KV heads")
 
 
 def _kv_heads(count: int) -> str:
@@ -93,9 +97,9 @@ def _kv_heads(count: int) -> str:
 def with_latent_attention(model: Model, kv_lora_rank: int = 512, qk_rope_head_dim: int = 64) -> Model:
     """Return the model with latent attention in place of softmax attention (arXiv 2405.04434, 2502.07864).
 
-    Query heads stay; the unrotated part of a head and its value have ``head_dim`` elements each, beside a
-    rotary key of ``qk_rope_head_dim`` for all heads; queries are not compressed. Biases, norms of queries
-    and keys, and a scale of scores go with the projections they belong to: none is cached. The defaults
+    Query heads stay; the unrotated part of a head and its value are as wide as they were, beside a
+    rotary key of ``qk_rope_head_dim`` for all heads; queries are not compressed. Biases, norms, bounds and
+    scales of queries, keys, values and scores go with the projections they belong to. The defaults
     are DeepSeek's. Every tensor-parallel rank keeps the whole latent, so where KV heads are cut over many
     ranks one GPU may cache more than before, though the model caches less.
 
@@ -105,7 +109,7 @@ def with_latent_attention(model: Model, kv_lora_rank: int = 512, qk_rope_head_di
     if _has_latent(model):
         raise UsageError(f"{model.name} has latent attention already")
     if not _softmax(model):
-        raise UsageError(f"{model.name} has recurrent layers only: no keys and values to compress")
+        raise UsageError(f"{model.name} has {_other_kinds(model)} only: no keys and values to compress")
     _refuse_no_latent(kv_lora_rank, qk_rope_head_dim)
     _refuse_what_latents_cannot_do(model)
     _refuse_larger_latent(model, kv_lora_rank + qk_rope_head_dim)
@@ -117,7 +121,7 @@ def with_latent_attention(model: Model, kv_lora_rank: int = 512, qk_rope_head_di
             kv_lora_rank=kv_lora_rank,
             qk_nope_head_dim=attention.head_dim,
             qk_rope_head_dim=qk_rope_head_dim,
-            v_head_dim=attention.head_dim,
+            v_head_dim=attention.value_dim,
             rope_parameters=rotations[attention],
         )
 
@@ -134,11 +138,20 @@ def _refuse_no_latent(kv_lora_rank: int, qk_rope_head_dim: int) -> None:
 def _refuse_what_latents_cannot_do(model: Model) -> None:
     layers = _softmax(model)
     asked = {
-        "sliding windows": any(layer.sliding_window is not None for layer in layers),
+        "sliding windows": any(
+            layer.sliding_window is not None or layer.visible_window is not None for layer in layers
+        ),
         "attention chunks": any(layer.attention_chunk_size is not None for layer in layers),
         "sink logits": any(layer.sinks for layer in layers),
         "soft-capped scores": any(layer.attn_logit_softcapping is not None for layer in layers),
-        "output gates": any(layer.output_gate for layer in layers),
+        "output gates": any(layer.output_gate is not None for layer in layers),
+        "ALiBi": any(layer.alibi for layer in layers),
+        "queries that grow with their position": any(layer.temperature is not None for layer in layers),
+        "shared keys and values": any(layer.shares_kv for layer in layers),
+        "chosen blocks": any(layer.indexer is not None for layer in layers),
+        "state spaces beside it": any(
+            isinstance(run.layer.mixer, AttentionBesideMamba) for run in model.runs()
+        ),
     }
     found = [words for words, there in asked.items() if there]
     if found:
@@ -147,7 +160,9 @@ def _refuse_what_latents_cannot_do(model: Model) -> None:
 
 def _refuse_larger_latent(model: Model, latent_elements: int) -> None:
     """Refuse a latent that is no smaller than the keys and values of some layer."""
-    replaced = min(2 * layer.num_key_value_heads * layer.head_dim for layer in _softmax(model))
+    replaced = min(
+        layer.num_key_value_heads * (layer.head_dim + layer.value_dim) for layer in _softmax(model)
+    )
     if latent_elements >= replaced:
         raise UsageError(
             f"a latent of {latent_elements:,} elements saves nothing: "
@@ -159,7 +174,10 @@ def _rotation(model: Model, attention: Attention, qk_rope_head_dim: int) -> Rope
     """Return the rotation of the rotary key: the same frequencies, over all of its elements."""
     rope = attention.rope_parameters
     if rope is None:
-        raise UsageError(f"{model.name} rotates no positions: a rotary key would carry nothing")
+        some = any(layer.rope_parameters is not None for layer in _softmax(model))
+        where = "in some layers" if some else ""
+        lacks = f"{model.name} rotates no positions {where}".rstrip()
+        raise UsageError(f"{lacks}: a rotary key would carry nothing")
     fitted = rope.rotated(attention.head_dim)
     if rope.rope_type is RopeType.LONGROPE and fitted != qk_rope_head_dim:
         raise UsageError(
@@ -175,8 +193,9 @@ def _rotation(model: Model, attention: Attention, qk_rope_head_dim: int) -> Rope
 def with_window(model: Model, window: int, sink_tokens: int = 0) -> Model:
     """Return the model with no softmax layer that keeps more than ``window`` and ``sink_tokens`` tokens.
 
-    Full-attention layers slide (arXiv 2310.06825, with sinks: 2309.17453), wider windows and chunks give
-    way to this one, and what keeps as few tokens already stays; so do latent and recurrent layers.
+    Full-attention layers slide (arXiv 2310.06825, with sinks: 2309.17453), wider windows, chunks and chosen
+    blocks give way to this one, and what keeps as few tokens already stays; so do latent and recurrent
+    layers. Layers that keep what their window does not show let go of it.
 
     Raises:
         UsageError: it would never slide within the context the model was made for, or changes nothing.
@@ -198,7 +217,10 @@ def with_window(model: Model, window: int, sink_tokens: int = 0) -> Model:
     def sliding(attention: Attention) -> Attention:
         if _keeps_at_most(attention, kept):
             return attention
-        return replace(attention, sliding_window=window, sink_tokens=sink_tokens, attention_chunk_size=None)
+        if attention.visible_window is not None and attention.visible_window <= kept:
+            return replace(attention, sliding_window=attention.visible_window, visible_window=None)
+        plain = replace(attention, attention_chunk_size=None, visible_window=None, indexer=None)
+        return replace(plain, sliding_window=window, sink_tokens=sink_tokens)
 
     return _changed(model, sliding, f"with {words}")
 
@@ -211,9 +233,14 @@ def _keeps_at_most(attention: Attention, tokens: int) -> bool:
 
 def _other_kinds(model: Model) -> str:
     """Return the kinds of layers that are no softmax attention, as words; empty where there are none."""
-    recurrent = any(isinstance(run.layer.mixer, GatedDeltaNet) for run in model.runs())
-    words = ("latent-attention layers", _has_latent(model)), ("recurrent layers", recurrent)
-    return " and ".join(word for word, there in words if there)
+    recurrent = any(isinstance(mixer, Recurrent) for run in model.runs() for mixer in run.layer.mixers())
+    compressed = any(isinstance(run.layer.mixer, CompressedAttention) for run in model.runs())
+    words = {
+        "latent-attention layers": _has_latent(model),
+        "compressed-attention layers": compressed,
+        "recurrent layers": recurrent,
+    }
+    return " and ".join(word for word, there in words.items() if there)
 
 
 # ------------------------------------------------------------------ of any model
@@ -221,7 +248,8 @@ def _other_kinds(model: Model) -> str:
 
 def _softmax(model: Model) -> list[Attention]:
     """Return the softmax attention of every distinct layer."""
-    return [run.layer.mixer for run in model.runs() if isinstance(run.layer.mixer, Attention)]
+    mixers = (mixer for run in model.runs() for mixer in run.layer.mixers())
+    return [mixer for mixer in mixers if isinstance(mixer, Attention)]
 
 
 def _has_latent(model: Model) -> bool:
@@ -230,8 +258,16 @@ def _has_latent(model: Model) -> bool:
 
 def _changed(model: Model, change: Callable[[Attention], Mixer], words: str) -> Model:
     """Return the model with its softmax attention changed; ``words`` end its source."""
-    layers = tuple(
-        replace(layer, mixer=change(layer.mixer)) if isinstance(layer.mixer, Attention) else layer
-        for layer in model.layers
-    )
+    layers = tuple(replace(layer, mixer=_changed_mixer(layer.mixer, change)) for layer in model.layers)
     return replace(model, source=f"{model.source}, {words}", layers=layers)
+
+
+def _changed_mixer(mixer: Mixer | None, change: Callable[[Attention], Mixer]) -> Mixer | None:
+    match mixer:
+        case Attention():
+            return change(mixer)
+        case AttentionBesideMamba():
+            attention = change(mixer.attention)
+            assert isinstance(attention, Attention)
+            return replace(mixer, attention=attention)
+    return mixer

@@ -15,7 +15,7 @@ from kvplan.check.price import EngineError
 from kvplan.hardware.link import GPUS_OF_A_BOX
 from kvplan.plan.comparison import Outcome, Tried
 from kvplan.plan.setup import Setup
-from kvplan.storage import WeightFormat
+from kvplan.storage import AsReleased, WeightStorage
 
 # Less than this is not worth a sentence: the estimate cannot tell it from nothing.
 LEAST_GAIN = 1.05
@@ -106,8 +106,9 @@ def _few_bits(baseline: Compared, option: Compared) -> bool:
     return few_of_kv or (then.weights != now.weights and _bits(then.weights) < 8)
 
 
-def _bits(storage: WeightFormat) -> float:
-    """Return the bits of an element, with its part of a tile's scales."""
+def _bits(storage: WeightStorage) -> float:
+    """Return the bits of an element with its part of a tile's scales; of several formats, the base's."""
+    storage = storage.base if isinstance(storage, AsReleased) else storage
     elements = storage.tile_columns * storage.tile_rows
     return storage.bits + (4 * storage.tile_half_bytes / elements if elements else 0)
 

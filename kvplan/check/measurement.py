@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kvplan.arch.model import Model
 from kvplan.check.scenario import Scenario
 from kvplan.engine.cache import Cache
+from kvplan.engine.choices import Choices, EarlierChoices
 from kvplan.engine.counter import Counter
 from kvplan.engine.decoder import Decoder, Logits
 from kvplan.engine.generation import Generation, Phase, Request, StepRecord, generate
@@ -93,7 +94,8 @@ def measure(model: Model, scenario: Scenario, on_step: Progress) -> Measurement:
         Request(generator.integers(0, model.vocab_size, length), scenario.new_tokens)
         for length in scenario.prompt_tokens
     ]
-    cache = _cache(model, scenario, scenario.kv)
+    choices = Choices()
+    cache = _cache(model, scenario, scenario.kv, choices)
     run = generate(
         decoder,
         cache,
@@ -106,10 +108,10 @@ def measure(model: Model, scenario: Scenario, on_step: Progress) -> Measurement:
     )
     layers = tuple(
         LayerBytes(
-            sum(cache.live_nbytes(layer, sequence) for sequence in run.sequences),
-            sum(cache.allocated_nbytes(layer, sequence) for sequence in run.sequences),
+            sum(cache.live_nbytes(place, sequence) for place in places for sequence in run.sequences),
+            sum(cache.allocated_nbytes(place, sequence) for place in places for sequence in run.sequences),
         )
-        for layer in range(len(model.layers))
+        for places in model.own_places()
     )
     return Measurement(
         decoder.weights_nbytes,
@@ -118,12 +120,13 @@ def measure(model: Model, scenario: Scenario, on_step: Progress) -> Measurement:
         _counted(run.steps, Phase.PREFILL),
         _counted(run.steps, Phase.DECODE),
         tuple(run.steps),
-        _errors(model, scenario, decoder, requests, run, on_step),
+        _errors(model, scenario, decoder, requests, run, choices, on_step),
     )
 
 
-def _cache(model: Model, scenario: Scenario, kv: KvFormat) -> Cache:
-    return Cache(model, kv, scenario.allocation, scenario.longest, len(scenario.prompt_tokens))
+def _cache(model: Model, scenario: Scenario, kv: KvFormat, choices: Choices | EarlierChoices) -> Cache:
+    sequences = len(scenario.prompt_tokens)
+    return Cache(model, kv, scenario.allocation, scenario.longest, sequences, choices=choices)
 
 
 def _counted(steps: Sequence[StepRecord], phase: Phase) -> Counter:
@@ -140,15 +143,21 @@ def _errors(
     decoder: Decoder,
     requests: Sequence[Request],
     run: Generation,
+    choices: Choices,
     on_step: Progress,
 ) -> LogitErrors:
-    """Compare decode logits with those of each whole sequence read at once into an empty cache."""
+    """Compare decode logits with those of each whole sequence read at once into an empty cache.
+
+    What indexers and routers chose is taken over where it is a matter of rounding
+    (:mod:`kvplan.engine.choices`).
+    """
     plain = kv_format("fp32")
     cached = run
     if scenario.kv != plain:
+        choices = Choices()
         cached = generate(
             decoder,
-            _cache(model, scenario, plain),
+            _cache(model, scenario, plain, choices),
             requests,
             Replay(run.tokens),
             scenario.chunk_tokens,
@@ -157,8 +166,8 @@ def _errors(
             share_prefixes=False,
         )
     recomputed = []
-    for request, tokens in zip(requests, run.tokens, strict=True):
-        cache = _cache(model, scenario, plain)
+    for slot, (request, tokens) in enumerate(zip(requests, run.tokens, strict=True)):
+        cache = _cache(model, scenario, plain, choices.of_sequence(slot))
         whole = np.concatenate([request.prompt, np.array(tokens[:-1], np.int64)])
         logits = decoder.forward(cache, [(cache.add(), whole)], Counter(), logits=Logits.EVERY)
         recomputed.append(logits[len(request.prompt) - 1 :])

@@ -28,7 +28,7 @@ from kvplan.engine.step import Step
 from kvplan.engine.stored_weights import stored_weights
 from kvplan.errors import UsageError
 from kvplan.plan.grouped_keys import refuse_ungroupable
-from kvplan.storage import KvFormat, WeightFormat, kv_format, weight_format
+from kvplan.storage import KvFormat, WeightStorage, kv_format
 
 Float = NDArray[np.float32]
 
@@ -55,7 +55,7 @@ class PriceVariant:
     """
 
     kv: KvFormat = field(default_factory=lambda: kv_format("fp32"))
-    weights: WeightFormat | None = None
+    weights: WeightStorage | None = None
     model: Model | None = None
 
 
@@ -94,7 +94,7 @@ class PriceBench:
 
     def __init__(self, model: Model, seed: int = 0) -> None:
         self._model, self._scaled = model, scaled_down(model)
-        self._released = weight_format(model.weight_format or model.dtype)
+        self._released = model.as_released()
         drawn = random_weights(self._scaled, seed)
         self._weights = stored_weights(self._scaled, drawn, self._released, model.dtype)
         self._requests = [Request(prompt, NEW_TOKENS) for prompt in prompts(self._scaled, seed)]
@@ -108,8 +108,8 @@ class PriceBench:
                 known here, or its keys cannot be grouped as its KV format does; the message says which.
         """
         scaled = self._scaled if variant.model is None else self._changed(variant.model)
-        for layer in scaled.layers:
-            refuse_ungroupable(layer.slot(), variant.kv, _ALLOCATION)
+        for slot in scaled.stored_slots():
+            refuse_ungroupable(slot, variant.kv, _ALLOCATION)
         weights, reference = self._weights_of(variant.weights), self._reference
         found = self._run(scaled, weights, variant.kv, Replay(reference.tokens))
         return EngineError(
@@ -130,7 +130,7 @@ class PriceBench:
             notes.append(_EVEN)
         return notes
 
-    def _weights_of(self, storage: WeightFormat | None) -> Mapping[str, Float]:
+    def _weights_of(self, storage: WeightStorage | None) -> Mapping[str, Float]:
         """Return the weights in a format; the released one gives back what it gave before."""
         if storage is None or storage == self._released:
             return self._weights
@@ -138,7 +138,7 @@ class PriceBench:
 
     def _changed(self, model: Model) -> Model:
         """Return a changed model scaled down as the reference is, or say why it is not measured."""
-        scaled = scaled_down(model, layers=len(self._scaled.layers))
+        scaled = scaled_down(model, like=self._model)
         if _shapes(scaled) != _shapes(self._scaled):
             raise UsageError("not measured: the changed model needs other weights, trained for it")
         if scaled.layers == self._scaled.layers and model.layers != self._model.layers:
@@ -176,7 +176,9 @@ class _AttentionOutputs:
 
     def __init__(self, model: Model) -> None:
         self._layers = {
-            index for index, layer in enumerate(model.layers) if not isinstance(layer.slot().entry, State)
+            index
+            for index, layer in enumerate(model.layers)
+            if any(not isinstance(slot.entry, State) for slot in layer.slots())
         }
         self._found: list[Float] = []
 

@@ -7,6 +7,7 @@ from statistics import median
 
 from kvplan.allocation import Paged
 from kvplan.arch.model import Model
+from kvplan.arch.tower import in_words
 from kvplan.check.scenario import Scenario
 from kvplan.check.simulation import Simulation
 from kvplan.check.simulation_tables import (
@@ -160,8 +161,11 @@ def _notes(simulation: Simulation) -> tuple[str, ...]:
             f"{percent(errors.same_greedy)} of the greedy tokens stay the same; of trained weights this "
             "says nothing"
         )
-    if model.vision is not None:
-        found.append("the vision tower is left out: the engine reads text")
+    if model.towers:
+        towers = in_words([tower.name for tower in model.towers])
+        found.append(f"{towers} left out: the engine reads text")
+    if any(layer.images_only for layer in model.layers):
+        found.append("cross-attention layers are passed by: the engine reads text")
     return tuple(found)
 
 

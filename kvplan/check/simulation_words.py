@@ -7,9 +7,11 @@ from math import floor
 
 from kvplan.allocation import Contiguous, Paged
 from kvplan.arch.attention import Attention
-from kvplan.arch.gated_delta_net import GatedDeltaNet
+from kvplan.arch.compressed_attention import CompressedAttention
+from kvplan.arch.entry import State
 from kvplan.arch.latent_attention import LatentAttention
 from kvplan.arch.model import Model
+from kvplan.arch.recurrent import Recurrent
 from kvplan.check.scenario import Scenario
 from kvplan.check.simulation import Check, Simulation
 
@@ -46,16 +48,23 @@ def requests_in_words(scenario: Scenario) -> str:
 
 def heads_in_words(model: Model) -> str:
     """Return the heads of a model's first attention layer in words, or of its first recurrent one."""
-    mixers = [layer.mixer for layer in model.layers]
-    for mixer in sorted(mixers, key=lambda mixer: isinstance(mixer, GatedDeltaNet)):
+    mixers = [mixer for layer in model.layers for mixer in layer.mixers()]
+    for mixer in sorted(mixers, key=lambda mixer: isinstance(mixer, Recurrent)):
         match mixer:
             case Attention(num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=dim):
                 return f"{counted(heads, 'query head')}, {counted(kv_heads, 'KV head')} of {dim}"
+            case LatentAttention(num_attention_heads=heads, expanded_cache=True):
+                dims = f"keys of {mixer.qk_head_dim} and values of {mixer.v_head_dim}"
+                return f"{counted(heads, 'query head')} with {dims} each"
             case LatentAttention(num_attention_heads=heads, kv_lora_rank=rank):
                 return f"{counted(heads, 'query head')} over latents of {rank}"
-            case GatedDeltaNet(linear_num_value_heads=heads, linear_value_head_dim=dim):
-                return f"{counted(heads, 'recurrent head')} of {dim}"
-    raise AssertionError("a model has layers")
+            case CompressedAttention(num_attention_heads=heads, head_dim=dim):
+                return f"{counted(heads, 'query head')} over one shared key of {dim}"
+            case Recurrent():
+                (slot,) = mixer.slots()
+                assert isinstance(slot.entry, State)
+                return f"a state of {slot.entry.elements:,} elements a layer"
+    raise AssertionError("a model has mixers")
 
 
 def verdict_in_words(simulation: Simulation) -> str:

@@ -17,14 +17,17 @@ from kvplan.cli.deployment import (
     Gpu,
     Gpus,
     Kv,
+    LatentCache,
     MaxLength,
     MemoryUtilization,
     ModelName,
     Overhead,
     Pp,
+    SpeculativeTokens,
     State,
     Tp,
     Weights,
+    cached_as,
 )
 from kvplan.cli.options import (
     Color,
@@ -61,6 +64,11 @@ def capacity(
     weights: Weights = "",
     kv: Kv = "",
     state: State = "transformers",
+    latent_cache: LatentCache = "latent",
+    mtp: Annotated[
+        bool, typer.Option("--mtp", help="Hold the layers that predict further tokens, to draft with.")
+    ] = False,
+    speculative_tokens: SpeculativeTokens = "0",
     context: Annotated[
         str, typer.Option(metavar="LIST", help="Contexts in tokens: 4k,32k,128k. k is 1,024.")
     ] = "",
@@ -90,6 +98,7 @@ def capacity(
 
     Example: kvplan capacity llama-3.1-8b --gpu h100-sxm --context 4k,32k --batch 1,16
     """
+    from kvplan.arch.prediction_layer import with_prediction_layers
     from kvplan.cli.reporting import show_report, spec_notes
     from kvplan.plan.capacity import plan_capacity
     from kvplan.plan.capacity_report import capacity_report
@@ -99,7 +108,9 @@ def capacity(
     contexts, batches = _asked("--context", context), _asked("--batch", batch)
     folder = specs_folder(specs)
     model_file, gpu_file = find_model(model, folder), find_gpu(gpu, folder)
-    planned, device = load_model(model_file), load_gpu(gpu_file)
+    planned, device = cached_as(load_model(model_file), latent_cache), load_gpu(gpu_file)
+    if mtp:
+        planned = with_prediction_layers(planned)
     deployment = DeploymentOptions(
         gpus=gpus,
         tp=tp,
@@ -116,6 +127,7 @@ def capacity(
         overhead=overhead,
         ep=ep,
         cp=cp,
+        speculative_tokens=speculative_tokens,
     ).deployment(planned, device)
     spec_notes((model_file, gpu_file), quiet=quiet, verbose=verbose)
     shown_contexts = contexts or _default_contexts(deployment.max_tokens)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kvplan.cli.options import byte_size, complete_gpus, complete_models, count, optional_count, utilization
+from kvplan.cli.options import (
+    byte_size,
+    complete_gpus,
+    complete_models,
+    count,
+    optional_count,
+    utilization,
+    whole_number,
+)
 from kvplan.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -20,6 +28,7 @@ ALLOCATIONS = ("paged", "contiguous")
 LARGEST_CHUNK = 1 << 24
 LARGEST_BLOCK = 1 << 16
 LARGEST_LENGTH = 1 << 31
+LARGEST_SPECULATION = 1024
 
 ModelName = Annotated[
     str,
@@ -68,11 +77,31 @@ Kv = Annotated[
         "--kv",
         metavar="FORMAT",
         help="Storage of keys and values: bf16, fp16, fp32, fp8, int8, int4, int8-kivi, int4-kivi. "
-        "The model's dtype if absent.",
+        "If absent, what the released files ask for, else the model's dtype.",
     ),
 ]
 State = Annotated[
-    str, typer.Option(metavar="LAYOUT", help="Storage of recurrent state: transformers, vllm, vllm-fp32.")
+    str,
+    typer.Option(
+        metavar="LAYOUT",
+        help="Storage of states and index keys: transformers, vllm, vllm-fp32, sglang.",
+    ),
+]
+LatentCache = Annotated[
+    str,
+    typer.Option(
+        "--latent-cache",
+        metavar="FORM",
+        help="What is cached of latent attention: latent, or expanded to every head's key and value.",
+    ),
+]
+SpeculativeTokens = Annotated[
+    str,
+    typer.Option(
+        "--speculative-tokens",
+        metavar="N",
+        help="Guessed tokens a step checks: recurrent state is kept behind each; a vLLM --state only.",
+    ),
 ]
 Alloc = Annotated[str, typer.Option(metavar="HOW", help="paged, or contiguous to --max-length.")]
 BlockSize = Annotated[str, typer.Option(metavar="N", help="Tokens in a block of the paged cache.")]
@@ -87,6 +116,19 @@ Overhead = Annotated[
     str,
     typer.Option(metavar="SIZE", help="Runtime's own memory on each GPU: 1.5GiB. Typical figures if absent."),
 ]
+
+
+def cached_as(model: Model, form: str) -> Model:
+    """Return the model with its latent attention cached in this form.
+
+    Raises:
+        UsageError: there is no such form, or the model has no latents to expand.
+    """
+    from kvplan.arch.latent_cache import LATENT_CACHES, with_expanded_cache
+
+    if form not in LATENT_CACHES:
+        raise unknown("latent cache", form, LATENT_CACHES)
+    return with_expanded_cache(model) if form == "expanded" else model
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +150,7 @@ class DeploymentOptions:
     overhead: str
     ep: str = ""
     cp: str = ""
+    speculative_tokens: str = "0"
 
     def deployment(self, model: Model, device: Device) -> Deployment:
         """Return the deployment these values mean for a model.
@@ -119,6 +162,7 @@ class DeploymentOptions:
         from kvplan.storage import kv_format, state_layout, weight_format
 
         longest = self._longest_context(model)
+        guessed = whole_number("--speculative-tokens", self.speculative_tokens, LARGEST_SPECULATION)
         return Deployment(
             device=device,
             parallelism=parallelism(
@@ -129,9 +173,9 @@ class DeploymentOptions:
                 optional_count("--ep", self.ep),
                 optional_count("--cp", self.cp),
             ),
-            weights=weight_format(self.weights or model.weight_format or model.dtype),
-            kv=kv_format(self.kv or model.dtype),
-            state=state_layout(self.state),
+            weights=weight_format(self.weights) if self.weights else model.as_released(),
+            kv=kv_format(self.kv or model.kv_format or model.dtype),
+            state=state_layout(self.state).speculating(guessed),
             allocation=self._allocation(longest),
             max_tokens=longest,
             utilization_bp=utilization(self.memory_utilization),

@@ -18,6 +18,7 @@ from kvplan.cli.deployment import (
     Gpu,
     Gpus,
     Kv,
+    LatentCache,
     MaxLength,
     MemoryUtilization,
     ModelName,
@@ -26,6 +27,7 @@ from kvplan.cli.deployment import (
     State,
     Tp,
     Weights,
+    cached_as,
 )
 from kvplan.cli.options import (
     Color,
@@ -100,6 +102,7 @@ def roofline(
     weights: Weights = "",
     kv: Kv = "",
     state: State = "transformers",
+    latent_cache: LatentCache = "latent",
     alloc: Alloc = "paged",
     block_size: BlockSize = "16",
     max_length: MaxLength = "",
@@ -131,7 +134,7 @@ def roofline(
         raise unknown("phase", phase, PHASES)
     folder = specs_folder(specs)
     model_file, gpu_file = find_model(model, folder), find_gpu(gpu, folder)
-    planned, device = load_model(model_file), load_gpu(gpu_file)
+    planned, device = cached_as(load_model(model_file), latent_cache), load_gpu(gpu_file)
     deployment = DeploymentOptions(
         gpus=gpus,
         tp=tp,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kvplan.cli.deployment import ALLOCATIONS, LARGEST_BLOCK, ModelName
+from kvplan.cli.deployment import ALLOCATIONS, LARGEST_BLOCK, LatentCache, ModelName, cached_as
 from kvplan.cli.options import (
     Color,
     Debug,
@@ -62,9 +62,10 @@ def simulate(
         typer.Option(
             metavar="FORMAT",
             help="Storage of keys and values: bf16, fp16, fp32, fp8, int8, int4, int8-kivi, int4-kivi. "
-            "The model's dtype if absent.",
+            "What the released files ask for, else the model's dtype, if absent.",
         ),
     ] = "",
+    latent_cache: LatentCache = "latent",
     block_size: Annotated[
         str, typer.Option(metavar="N", help="Tokens in a block of the paged cache.")
     ] = "64",
@@ -113,6 +114,7 @@ def simulate(
         hidden=optional_count("--hidden", hidden, LARGEST_HIDDEN),
     )
     files, models = _models(model, specs)
+    models = [cached_as(planned, latent_cache) for planned in models]
     for planned in models:
         _require_possible(asked, planned, named=all_models)
     spec_notes(files, quiet=quiet, verbose=verbose)
@@ -198,7 +200,7 @@ class _Asked:
     def _kv(self, model: Model) -> KvFormat:
         from kvplan.storage import kv_format
 
-        return kv_format(self.kv or model.dtype)
+        return kv_format(self.kv or model.kv_format or model.dtype)
 
 
 def _require_possible(asked: _Asked, model: Model, *, named: bool) -> None:

@@ -41,6 +41,10 @@ def activate(kind: Activation, x: NDArray[np.float32]) -> NDArray[np.float32]:
         case Activation.RELU_SQUARED:
             np.maximum(x, 0, out=x)
             return np.multiply(x, x, out=x)
+        case Activation.QUICK_GELU:
+            return np.divide(x, one_plus_exp_minus(x * np.float32(1.702)), out=x)
+        case Activation.XIELU:
+            raise ValueError("xIELU is bent by numbers of its layer")
         case _:
             assert_never(kind)
 
@@ -52,6 +56,35 @@ def activate_gated(kind: Activation, gate_and_up: NDArray[np.float32]) -> NDArra
     """
     width = gate_and_up.shape[1] // 2
     return np.multiply(activate(kind, gate_and_up[:, :width]), gate_and_up[:, width:])
+
+
+class XIELU:
+    """The activation of Apertus, bent by what its layer has learned (arXiv 2411.13010).
+
+    Above zero ``a x^2 + b x`` with ``a = softplus(alpha_p)``; below it ``c (exp(min(x, eps)) - 1 - x) + b x``
+    with ``c = b + softplus(alpha_n)``, where b is ``beta``. Each is given as (1,).
+    """
+
+    def __init__(
+        self,
+        alpha_p: NDArray[np.float32],
+        alpha_n: NDArray[np.float32],
+        beta: NDArray[np.float32],
+        eps: NDArray[np.float32],
+    ) -> None:
+        self._above, self._below = softplus(alpha_p), beta + softplus(alpha_n)
+        self._linear, self._least = beta, eps
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the numbers."""
+        return self._above.nbytes + self._below.nbytes + self._linear.nbytes + self._least.nbytes
+
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return every element of ``x`` by its activation."""
+        below = (np.expm1(np.minimum(x, self._least)) - x) * self._below
+        bent: NDArray[np.float32] = np.where(x > 0, self._above * x * x, below)
+        return bent + self._linear * x
 
 
 def sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:

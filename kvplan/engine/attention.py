@@ -43,23 +43,34 @@ class Settings:
         softcap: scaled scores are bent to stay below it by a hyperbolic tangent, where given.
         sinks: (heads,) logits that take part in each head's softmax and have no value, where given.
         raised: see RunningSoftmax.
+        slopes: (heads,) how much scores fall with every token a key is older, where given.
     """
 
     scale: float
     softcap: float | None
     sinks: F32 | None
     raised: int
+    slopes: F32 | None = None
 
     def softmax(self, head: int, heads: int, group: int, repeat: int, scratch: Scratch) -> RunningSoftmax:
         """Return a softmax of ``heads`` kv heads from ``head`` on, with ``group x repeat`` rows each."""
-        sinks = self.by_kv_head(group)
+        sinks = self.sinks_by_kv_head(group)
         if sinks is not None:
             sinks = np.repeat(sinks[head : head + heads], repeat, axis=1)
         return RunningSoftmax(sinks, self.raised, scratch)
 
-    def by_kv_head(self, group: int) -> F32 | None:
+    def sinks_by_kv_head(self, group: int) -> F32 | None:
         """Return the sinks as (kv_heads, group)."""
         return None if self.sinks is None else self.sinks.astype(np.float32, copy=False).reshape(-1, group)
+
+    def fall(self, head: int, scores: F32, ages: F32 | None) -> None:
+        """Lower scores (..., heads, group, n, tokens) from kv head ``head`` on by slopes times ages."""
+        if self.slopes is not None:
+            if ages is None:
+                raise ValueError("slopes go with the ages of keys")
+            heads, group = scores.shape[-4:-2]
+            slopes = self.slopes.reshape(-1, group)[head : head + heads]
+            scores -= slopes[..., None, None] * ages
 
     def bend(self, scores: F32) -> None:
         """Apply the softcap."""
@@ -76,21 +87,22 @@ def decode(
     softcap: float | None,
     sinks: F32 | None,
     counter: Counter,
+    slopes: F32 | None = None,
 ) -> F32:
     """Attend with one query for each sequence, which sees every token in its views.
 
     Args:
         queries: (batch, heads, k_dim).
         views: of each sequence.
-        scale, softcap, sinks: see Settings.
+        scale, softcap, sinks, slopes: see Settings.
         counter: is told the products and the bytes read.
 
     Returns:
         (batch, heads, v_dim).
     """
     tiles = next(view.tiles for some in views for view in some)
-    reading = Reading.of(views, queries.shape[1] // tiles.kv_heads)
-    return decode_reading(queries, tiles, reading, scale, softcap, sinks, counter)
+    reading = Reading.of(views, queries.shape[1] // tiles.kv_heads, aged=slopes is not None)
+    return decode_reading(queries, tiles, reading, scale, softcap, sinks, counter, slopes)
 
 
 def decode_reading(
@@ -101,10 +113,14 @@ def decode_reading(
     softcap: float | None,
     sinks: F32 | None,
     counter: Counter,
+    slopes: F32 | None = None,
 ) -> F32:
-    """Do what :func:`decode` does, with views worked out before, of ``tiles`` or an arena of its shape."""
+    """Do what :func:`decode` does, with views worked out before, of ``tiles`` or an arena of its shape.
+
+    With ``slopes`` the reading is one with ages.
+    """
     batch, heads, k_dim = queries.shape
-    settings = Settings(scale, softcap, sinks, _raised([tiles]))
+    settings = Settings(scale, softcap, sinks, _raised([tiles]), slopes)
     grouped = queries.reshape(batch, tiles.kv_heads, -1, k_dim)
     rows = _decode_rows(grouped, scale, tiles.scratch)
     out = np.empty((*grouped.shape[:3], tiles.v_dim), np.float32)
@@ -137,9 +153,10 @@ def _decode_batch(rows: F32, tiles: KVTiles, part: TileBatch, settings: Settings
     part.chosen.score(tiles, 0, Rows(rows), group, scores, scratch)
     real = scores[:, :, :group]
     settings.bend(real)
+    settings.fall(0, real[:, :, :, None], None if part.ages is None else part.ages[:, None, None, None])
     for tile, slots in part.hidden:
         real[tile, :, :, slots] = -np.inf
-    totals = weigh_by_sequence(real, part, settings.by_kv_head(group), settings.raised, scratch)
+    totals = weigh_by_sequence(real, part, settings.sinks_by_kv_head(group), settings.raised, scratch)
     sums = part.chosen.sum(tiles, 0, scores, part.members, scratch)
     np.divide(sums[:, :, :group], totals[..., None], out=out)
 
@@ -175,6 +192,7 @@ def attend(
     softcap: float | None,
     sinks: F32 | None,
     counter: Counter,
+    slopes: F32 | None = None,
 ) -> F32:
     """Attend with many queries of one sequence, each of which sees what its position allows.
 
@@ -185,7 +203,7 @@ def attend(
         queries: (n, heads, k_dim); query i is at ``first_position + i``.
         views: which together hold every token a query may see, the queries' own included.
         visibility: which of them it sees.
-        scale, softcap, sinks: see Settings.
+        scale, softcap, sinks, slopes: see Settings.
         counter: is told the products of visible pairs, and the bytes in view.
 
     Returns:
@@ -194,7 +212,7 @@ def attend(
     count, heads, k_dim = queries.shape
     held = [view for view in views if view.stop > view.start]
     tiles = held[0].tiles
-    settings = Settings(scale, softcap, sinks, _raised([view.tiles for view in held]))
+    settings = Settings(scale, softcap, sinks, _raised([view.tiles for view in held]), slopes)
     grouped = queries.reshape(count, tiles.kv_heads, -1, k_dim)
     sources = [_Source(view, view.tile_ids(), TilePositions.of(view.tile_positions())) for view in held]
     out = np.empty((*grouped.shape[:3], tiles.v_dim), np.float32)
@@ -228,12 +246,14 @@ class _Piece:
         chosen: which of its tiles.
         hidden: ranges of slots with (queries, slots) flags of those a query does not see.
         pairs: of a query and a key it sees.
+        ages: (slots,) how far each token is behind the block's last query.
     """
 
     tiles: KVTiles
     chosen: Selection
     hidden: list[tuple[slice, Flags]]
     pairs: int
+    ages: F32
 
     @property
     def slots(self) -> int:
@@ -265,7 +285,8 @@ def _pieces(source: _Source, queries: Positions, visibility: Visibility) -> list
             pairs += int(seen.sum())
             hidden.append((slice(begin * tokens, end * tokens), ~seen))
         chosen_now = select_some(source.view, source.ids, part)
-        pieces.append(_Piece(source.view.tiles, chosen_now, hidden, pairs))
+        ages = (last - source.positions.positions[part]).reshape(-1).astype(np.float32)
+        pieces.append(_Piece(source.view.tiles, chosen_now, hidden, pairs, ages))
     return pieces
 
 
@@ -313,6 +334,7 @@ def _absorb(
     piece.chosen.score(tiles, head, rows, size, by_tile, scratch)
     settings.bend(scores)
     by_query = scores.reshape(heads, -1, count, piece.slots)
+    settings.fall(head, by_query, piece.ages)
     for slots, hidden in piece.hidden:
         np.copyto(by_query[..., slots], -np.inf, where=hidden)
     softmax.weigh(scores)

@@ -1,4 +1,4 @@
-"""The cache of a whole model: what every layer keeps of every sequence.
+"""The cache of a whole model: what every layer keeps of every sequence, each in places of its own.
 
 The caller adds a sequence, begins a step with its new tokens, lets each layer store and read through
 the step, and finishes it. Blocks, tables, rings and slots stay in here.
@@ -15,11 +15,12 @@ import numpy as np
 
 from kvplan.allocation import Allocation, Contiguous, Paged
 from kvplan.arch.model import Model
-from kvplan.arch.retention import PerRequest, Retention
+from kvplan.arch.retention import PerRequest, Retention, Unfinished
 from kvplan.engine.arrays import Tokens
 from kvplan.engine.block_pool import block_key
 from kvplan.engine.cached_sequences import CachedSequence, CachedSequences
-from kvplan.engine.layer_caches import StateLayer, TokenLayer, layer_caches
+from kvplan.engine.choices import Choices, EarlierChoices
+from kvplan.engine.layer_caches import TokenLayer, layer_caches
 from kvplan.engine.placement import blocks_needed, placement
 from kvplan.engine.snapshot import Layout, Snapshot
 from kvplan.engine.step import GroupStep, Step
@@ -38,6 +39,8 @@ class Cache:
         max_tokens: longest sequence, where the allocation has room for it.
         sequences: most sequences at once.
         blocks: blocks of each pool; enough for all sequences at their longest where absent.
+        choices: remembers what indexers and routers choose, or holds them to what they chose before, if
+            given.
 
     Raises:
         UsageError: the format cannot be kept in this allocation.
@@ -51,19 +54,21 @@ class Cache:
         max_tokens: int,
         sequences: int,
         blocks: int | None = None,
+        choices: Choices | EarlierChoices | None = None,
     ) -> None:
+        self._choices = choices
         room = allocation.max_tokens if isinstance(allocation, Contiguous) else max_tokens
         self.max_tokens = min(max_tokens, room)
         self._kv = kv
         self._layout = Layout.of(model, kv, allocation)
         self._paged = allocation if isinstance(allocation, Paged) else None
         self._sequences = CachedSequences(sequences)
-        slots = [layer.slot() for layer in model.layers]
+        slots = model.stored_slots()
         retentions = [slot.retention for slot in slots]
         self._groups = _groups(retentions, allocation, self.max_tokens, sequences, blocks)
-        self._layers = layer_caches((slot.entry for slot in slots), self._groups, kv, sequences)
+        self._layers = layer_caches(slots, self._groups, kv, sequences)
         self._token_layers = [layer for layer in self._layers if isinstance(layer, TokenLayer)]
-        self._has_states = any(isinstance(layer, StateLayer) for layer in self._layers)
+        self._has_states = len(self._token_layers) < len(self._layers)
         self._stores = [layer.store for layer in self._layers]
 
     # ------------------------------------------------------------------ sequences
@@ -173,7 +178,8 @@ class Cache:
             sequence.tokens = np.concatenate([sequence.tokens, tokens])
             sequence.in_step = True
         slots = np.array([sequence.slot for sequence in growing])
-        return Step(starts, counts, slots, decode, parts, self._stores, self._kv)
+        new = np.concatenate([tokens for _, tokens in batch])
+        return Step(starts, counts, slots, decode, parts, self._stores, self._kv, self._choices, new)
 
     def finish(self, batch: Sequence[tuple[int, Tokens]]) -> None:
         """Say that a step's tokens are stored in every layer: complete blocks can now be shared."""
@@ -193,13 +199,13 @@ class Cache:
         """Bytes of all arrays: what is reserved."""
         return sum(store.nbytes for store in self._stores)
 
-    def live_nbytes(self, layer: int, sequence: int) -> int:
-        """Return the bytes of the slots a layer has in view of a sequence."""
-        return self._layers[layer].live_nbytes(self._sequences.find(sequence))
+    def live_nbytes(self, place: int, sequence: int) -> int:
+        """Return the bytes of what a place of the cache has in view of a sequence."""
+        return self._layers[place].live_nbytes(self._sequences.find(sequence))
 
-    def allocated_nbytes(self, layer: int, sequence: int) -> int:
-        """Return the bytes of the blocks, or of the slot, that a layer holds for a sequence."""
-        return self._layers[layer].allocated_nbytes(self._sequences.find(sequence))
+    def allocated_nbytes(self, place: int, sequence: int) -> int:
+        """Return the bytes of the blocks, or of the slot, that a place of the cache holds for a sequence."""
+        return self._layers[place].allocated_nbytes(self._sequences.find(sequence))
 
     def held_blocks(self, sequence: int) -> int:
         """Return how many blocks a sequence holds, over all block tables."""
@@ -293,11 +299,11 @@ def _groups(
     sequences: int,
     blocks: int | None,
 ) -> tuple[TokenGroup, ...]:
-    """Return one group for each retention among the layers that keep tokens."""
+    """Return one group for each retention among the places that keep tokens."""
     groups = []
-    for retention in dict.fromkeys(r for r in retentions if not isinstance(r, PerRequest)):
+    for retention in dict.fromkeys(r for r in retentions if not isinstance(r, PerRequest | Unfinished)):
         placed = placement(retention, allocation)
-        layers = [index for index, other in enumerate(retentions) if other == retention]
+        places = [index for index, other in enumerate(retentions) if other == retention]
         most = blocks_needed(placed, [max_tokens] * sequences)
-        groups.append(TokenGroup(placed, layers, most if blocks is None else blocks))
+        groups.append(TokenGroup(placed, places, most if blocks is None else blocks))
     return tuple(groups)

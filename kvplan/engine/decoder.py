@@ -8,13 +8,17 @@ from enum import Enum
 import numpy as np
 
 from kvplan.arch.model import Model
+from kvplan.engine.altup import Streams
 from kvplan.engine.arrays import Float, Tokens
 from kvplan.engine.cache import Cache
 from kvplan.engine.counter import Counter
+from kvplan.engine.hyper_connections import HyperStreams
 from kvplan.engine.layer import DecoderLayer
 from kvplan.engine.linear import Linear
 from kvplan.engine.norms import make_norm
 from kvplan.engine.one_thread import one_blas_thread
+from kvplan.engine.passed_by_layer import PassedByLayer
+from kvplan.engine.per_layer_inputs import PerLayerInputs
 from kvplan.engine.rotaries import Rotaries
 from kvplan.engine.watched_mixer import Watch
 from kvplan.errors import UsageError
@@ -56,19 +60,36 @@ class Decoder:
         head = embedding if model.tie_word_embeddings else outer["lm_head.weight"]
         self._head = Linear(head, outer.get("lm_head.bias"))
         self._positions = outer.get("embed_positions.weight")
-        self._norm = make_norm(model.norm, outer, "norm", model.norm_eps)
+        self._project_in = _projection(outer, "project_in")
+        self._project_out = _projection(outer, "project_out")
+        named = [("embed_norm", model.embedding_norm), ("norm", model.final_norm)]
+        self._embedding_norm, self._norm = (
+            make_norm(model.norm, outer, name, model.norm_eps) if there else None for name, there in named
+        )
+        self._layer_inputs = None if model.per_layer_input is None else PerLayerInputs(model, outer)
+        self._streams = _streams(model, outer)
         rotaries = Rotaries(model, max_tokens)
         self._layers = [
-            DecoderLayer(model, index, _of_layer(weights, index), rotaries, watch)
-            for index in range(len(model.layers))
+            PassedByLayer(_of_layer(weights, index))
+            if layer.images_only
+            else DecoderLayer(model, index, _of_layer(weights, index), rotaries, watch)
+            for index, layer in enumerate(model.layers)
         ]
 
     @property
     def weights_nbytes(self) -> int:
         """Bytes of every weight array."""
         tables = (table.nbytes for table in (self._embedding, self._positions) if table is not None)
-        layers = sum(layer.nbytes for layer in self._layers)
-        return layers + sum(tables) + self._norm.nbytes + self._head.nbytes
+        outer = (
+            self._layer_inputs,
+            self._streams,
+            self._project_in,
+            self._embedding_norm,
+            self._norm,
+            self._project_out,
+            self._head,
+        )
+        return sum(tables) + sum(part.nbytes for part in (*self._layers, *outer) if part is not None)
 
     def forward(
         self,
@@ -102,13 +123,17 @@ class Decoder:
         self._require(tokens, max((cache.length(sequence) + len(new) for sequence, new in batch), default=0))
         step = cache.begin(batch, decode=decode)
         with one_blas_thread():
-            x = self._embed(tokens, step.positions)
-            for layer in self._layers:
-                x = layer(x, step, counter)
+            x = self._embed(tokens, step.positions, counter)
+            given = None if self._layer_inputs is None else self._layer_inputs(tokens, x, counter)
+            if self._streams is not None:
+                x = self._streams.spread(x, counter)
+            for index, layer in enumerate(self._layers):
+                x = layer(x, step, counter, None if given is None else given[index])
+            step.write_held(counter)
             cache.finish(batch)
             match logits:
                 case Logits.LAST:
-                    x = x[step.last_rows]
+                    x = x[..., step.last_rows, :]
                 case Logits.NONE:
                     return np.empty((0, self._model.vocab_size), np.float32)
             return self._logits(x, counter)
@@ -120,16 +145,41 @@ class Decoder:
         if len(tokens) and not 0 <= tokens.min() <= tokens.max() < self._model.vocab_size:
             raise UsageError(f"tokens are numbered 0 to {self._model.vocab_size - 1:,}")
 
-    def _embed(self, tokens: Tokens, positions: Tokens) -> Float:
+    def _embed(self, tokens: Tokens, positions: Tokens, counter: Counter) -> Float:
         x = self._head.rows(tokens) if self._embedding is None else self._embedding[tokens]
         if self._model.embedding_multiplier != 1:
             x = x * np.float32(self._model.embedding_multiplier)
-        return x if self._positions is None else x + self._positions[positions]
+        if self._project_in is not None:
+            x = self._project_in(x, counter)
+        if self._positions is not None:
+            x = x + self._positions[positions + self._model.position_offset]
+        return x if self._embedding_norm is None else self._embedding_norm(x, counter)
 
     def _logits(self, x: Float, counter: Counter) -> Float:
-        logits = self._head(self._norm(x, counter), counter)
+        if self._streams is not None:
+            x = self._streams.joined(x, counter)
+        if self._norm is not None:
+            x = self._norm(x, counter)
+        if self._project_out is not None:
+            x = self._project_out(x, counter)
+        logits = self._head(x, counter)
+        if self._model.logits_multiplier != 1:
+            logits *= np.float32(self._model.logits_multiplier)
         cap = self._model.final_logit_softcapping
         return logits if cap is None else np.tanh(logits / np.float32(cap)) * np.float32(cap)
+
+
+def _streams(model: Model, weights: Mapping[str, Float]) -> Streams | HyperStreams | None:
+    """Return what makes several residual streams, and one of them in the end, where there are any."""
+    if model.hyper_connections is not None:
+        return HyperStreams(model.hyper_connections, weights, model.norm_eps)
+    return None if model.altup is None else Streams(model.altup, weights)
+
+
+def _projection(weights: Mapping[str, Float], name: str) -> Linear | None:
+    """Return the matrix between the residual stream and a narrower embedding, where there is one."""
+    weight = weights.get(f"{name}.weight")
+    return None if weight is None else Linear(weight)
 
 
 def _of_layer(weights: dict[str, Float], index: int) -> Mapping[str, Float]:

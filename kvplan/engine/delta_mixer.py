@@ -15,8 +15,8 @@ from kvplan.engine.step import Step
 class DeltaMixer:
     """One gated delta net with its weights; arguments as :class:`AttentionMixer`'s."""
 
-    def __init__(self, arch: GatedDeltaNet, model: Model, weights: Mapping[str, Float], layer: int) -> None:
-        self._layer = layer
+    def __init__(self, arch: GatedDeltaNet, model: Model, weights: Mapping[str, Float], place: int) -> None:
+        self._place = place
         self._block = DeltaNetBlock(arch, weights, model.hidden_size, model.norm_eps)
         self._shape = (arch.linear_num_value_heads, arch.linear_key_head_dim, arch.linear_value_head_dim)
 
@@ -27,6 +27,6 @@ class DeltaMixer:
 
     def __call__(self, x: Float, step: Step, counter: Counter) -> Float:
         """Return what the net adds for each new token; ``x`` and the result are ``(tokens, hidden)``."""
-        states = step.states(self._layer)
+        states = step.states(self._place)
         recurrent = states.recurrent.reshape(-1, *self._shape)
         return self._block(x, step.counts, states.conv, recurrent, step.slots, counter)

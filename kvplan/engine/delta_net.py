@@ -12,12 +12,11 @@ from kvplan.arch.activation import Activation
 from kvplan.arch.gated_delta_net import GatedDeltaNet
 from kvplan.engine.activations import activate, sigmoid, softplus
 from kvplan.engine.arrays import Float
+from kvplan.engine.causal_convolution import CausalConvolution
 from kvplan.engine.counter import Counter
 from kvplan.engine.linear import Linear
-from kvplan.engine.norms import GatedRMSNorm, sum_of_squares
-
-# What queries and keys are kept from dividing by (transformers, modeling_qwen3_next.py, l2norm).
-_UNIT_EPS = np.float32(1e-6)
+from kvplan.engine.norms import GatedRMSNorm, to_unit_length
+from kvplan.engine.recurrence import recur
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class DeltaNetBlock:
         arch: its description.
         weights: the layer's weights by name.
         hidden_size: width of the residual stream.
-        eps: added to the mean square by the norm before the output.
+        eps: added to the mean square by the model's norms.
 
     Raises:
         ValueError: a weight has not the shape of the description.
@@ -79,10 +78,10 @@ class DeltaNetBlock:
         self._group = arch.linear_num_value_heads // arch.linear_num_key_heads
         self._qkvz = Linear(weights["linear_attn.in_proj_qkvz.weight"][self._qkvz_order()])
         self._ba = Linear(weights["linear_attn.in_proj_ba.weight"][self._ba_order()])
-        self._filters = np.ascontiguousarray(weights["linear_attn.conv1d.weight"][:, 0].T)
+        self._convolution = CausalConvolution(weights["linear_attn.conv1d.weight"])
         self._rates = -np.exp(weights["linear_attn.A_log"])
         self._step_bias = weights["linear_attn.dt_bias"]
-        self._norm = GatedRMSNorm(weights["linear_attn.norm.weight"], eps)
+        self._norm = GatedRMSNorm(weights["linear_attn.norm.weight"], arch.norm_eps or eps)
         self._out = Linear(weights["linear_attn.out_proj.weight"])
 
     @property
@@ -93,7 +92,7 @@ class DeltaNetBlock:
 
     @property
     def _own_nbytes(self) -> int:
-        return self._filters.nbytes + self._rates.nbytes + self._step_bias.nbytes
+        return self._convolution.nbytes + self._rates.nbytes + self._step_bias.nbytes
 
     def _qkvz_order(self) -> NDArray[np.int64]:
         """Return the rows of the projection as all queries, keys, values and gates; they come by key head."""
@@ -128,10 +127,10 @@ class DeltaNetBlock:
         """
         if not recurrent.flags.c_contiguous:
             raise ValueError("recurrent states must be C-contiguous")
-        channels = len(self._filters[0])
+        channels = self._arch.conv_channels
         projected = self._qkvz(x, counter)
         mixed, gate = projected[:, :channels], projected[:, channels:]
-        convolved = activate(Activation.SILU, self._convolved(mixed, lengths, conv, slots))
+        convolved = activate(Activation.SILU, self._convolution(mixed, lengths, conv, slots))
         tokens = self._tokens(convolved, self._ba(x, counter))
         said = self._recurred(tokens, lengths, recurrent, slots)
         touched = len(slots) * (conv[0].nbytes + recurrent[0].nbytes)
@@ -142,47 +141,29 @@ class DeltaNetBlock:
 
     def _count(self, rows: int, touched: int, state_size: int, counter: Counter) -> None:
         """Count the convolution, the state's three products (two reads, one update), and the states."""
-        counter.attention(rows * (2 * self._filters.size + 6 * state_size))
+        counter.attention(rows * (self._convolution.flops + 6 * state_size))
         counter.read_weights(self._own_nbytes)
         counter.read_cache(touched)
         counter.write_cache(touched)
-
-    def _convolved(
-        self,
-        mixed: Float,
-        lengths: Sequence[int],
-        conv: Float,
-        slots: NDArray[np.int64],
-    ) -> Float:
-        """Return each token's sum of the last inputs by the filters, (rows, channels); move ``conv`` on."""
-        out = np.empty(mixed.shape, np.float32)
-        if np.all(np.equal(lengths, 1)):
-            inputs = conv[slots]
-            _convolve(mixed[:, np.newaxis], self._filters, inputs, out[:, np.newaxis])
-            conv[slots] = inputs
-            return out
-        start = 0
-        for length, slot in zip(lengths, slots, strict=True):
-            stop = start + length
-            _convolve(mixed[start:stop], self._filters, conv[slot], out[start:stop])
-            start = stop
-        return out
 
     def _tokens(self, convolved: Float, ba: Float) -> _Tokens:
         arch, rows, group = self._arch, len(convolved), self._group
         key_heads, width = arch.linear_num_key_heads, arch.key_width
         per_key = (rows, key_heads, arch.linear_key_head_dim)
-        queries = _unit(convolved[:, :width].reshape(per_key))
+        queries = to_unit_length(convolved[:, :width].reshape(per_key))
         queries *= np.float32(arch.linear_key_head_dim**-0.5)
-        keys = _unit(convolved[:, width : 2 * width].reshape(per_key))
+        keys = to_unit_length(convolved[:, width : 2 * width].reshape(per_key))
         values = convolved[:, 2 * width :].reshape(rows, key_heads, group, arch.linear_value_head_dim)
         steps = ba[:, arch.linear_num_value_heads :] + self._step_bias
         decays = np.exp(self._rates * softplus(steps))
+        strengths = sigmoid(ba[:, : arch.linear_num_value_heads])
+        if arch.negative_eigenvalues:
+            strengths *= 2
         return _Tokens(
             np.stack((keys, queries), axis=2)[:, :, np.newaxis],
             np.matmul(keys[..., np.newaxis, :], queries[..., np.newaxis]),
             values,
-            sigmoid(ba[:, : arch.linear_num_value_heads]).reshape(rows, key_heads, group, 1),
+            strengths.reshape(rows, key_heads, group, 1),
             decays.reshape(rows, key_heads, group, 1, 1),
         )
 
@@ -194,55 +175,13 @@ class DeltaNetBlock:
         slots: NDArray[np.int64],
     ) -> Float:
         """Return what each token reads from its sequence's state, (rows, key heads, group, value_dim)."""
-        arch = self._arch
-        by_key_head = (arch.linear_num_key_heads, self._group, *recurrent.shape[2:])
-        states = recurrent.reshape(len(recurrent), *by_key_head)
-        if np.all(np.equal(lengths, 1)):
-            chosen = _as_slice(slots)
-            mine = states[chosen]
-            said = tokens.advance(mine, slice(None))
-            if not isinstance(chosen, slice):
-                states[chosen] = mine
-            return said
+        by_key_head = (self._arch.linear_num_key_heads, self._group, *recurrent.shape[2:])
         said = np.empty(tokens.values.shape, np.float32)
-        start = 0
-        for length, slot in zip(lengths, slots, strict=True):
-            for token in range(start, start + length):
-                said[token] = tokens.advance(states[slot], token)
-            start += length
+        recur(tokens, lengths, recurrent.reshape(len(recurrent), *by_key_head), slots, said)
         return said
-
-
-def _as_slice(slots: NDArray[np.int64]) -> slice | NDArray[np.int64]:
-    """Return consecutive slots as a slice, which is read and changed without a copy; others as they are."""
-    first = int(slots[0])
-    consecutive = np.array_equal(slots, np.arange(first, first + len(slots)))
-    return slice(first, first + len(slots)) if consecutive else slots
 
 
 def _by_part(heads: int, parts: tuple[int, ...]) -> NDArray[np.int64]:
     """Return row numbers that bring the same part of every head together."""
     rows = np.arange(heads * sum(parts)).reshape(heads, -1)
     return np.concatenate([part.ravel() for part in np.split(rows, np.cumsum(parts)[:-1], axis=1)])
-
-
-def _unit(x: Float) -> Float:
-    """Return x divided by its length over the last axis."""
-    unit: Float = x / np.sqrt(sum_of_squares(x) + _UNIT_EPS)
-    return unit
-
-
-def _convolve(mixed: Float, filters: Float, inputs: Float, out: Float) -> None:
-    """Write the convolution of sequences' new tokens to ``out``, and move ``inputs`` on.
-
-    Args:
-        mixed, out: (..., tokens, channels).
-        filters: (kernel, channels).
-        inputs: (..., channels, kernel), the last inputs of each sequence, changed in place.
-    """
-    tokens, kernel = mixed.shape[-2], len(filters)
-    joined = np.concatenate((inputs.swapaxes(-1, -2), mixed), axis=-2)
-    np.multiply(joined[..., 1 : 1 + tokens, :], filters[0], out=out)
-    for lag in range(1, kernel):
-        out += joined[..., 1 + lag : 1 + lag + tokens, :] * filters[lag]
-    inputs[...] = joined[..., -kernel:, :].swapaxes(-1, -2)

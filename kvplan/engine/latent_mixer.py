@@ -2,93 +2,71 @@
 
 Prompts are read in expanded form: keys and values of every head are made from the latents in view. A
 decode step runs absorbed: the matrices that would expand the latents are multiplied into the query and
-into the result instead (arXiv 2405.04434, section 2.1.2).
+into the result instead (arXiv 2405.04434, section 2.1.2). Where an indexer chooses tokens, a prompt still
+reads every latent in view, once a step, and leaves out of it what is not chosen; decode reads what is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from kvplan.arch.latent_attention import LatentAttention
 from kvplan.engine.arrays import Float
 from kvplan.engine.attention import attend
+from kvplan.engine.chosen_attention import attend_chosen
 from kvplan.engine.counter import Counter
 from kvplan.engine.kv_tiles import KVTiles, View
-from kvplan.engine.latent_tiles import decode_latent
-from kvplan.engine.linear import Linear
-from kvplan.engine.norms import RMSNorm
+from kvplan.engine.latent_attention import decode_latent
+from kvplan.engine.latent_projections import LatentProjections
 from kvplan.engine.rotaries import Rotaries
-from kvplan.engine.rotary import yarn_score_factor
 from kvplan.engine.step import Step
+from kvplan.engine.token_indexer import TokenIndexer
 from kvplan.engine.visibility import Visibility
 from kvplan.storage import kv_format
 
 _EXPANDED_TILE = 64
-# The norms of the latents have this one whatever the model's other norms have
-# (transformers 5.23, modeling_deepseek_v3.py).
-_LATENT_EPS = 1e-6
 
 
 class LatentMixer:
-    """One latent-attention layer with its weights; arguments as :class:`AttentionMixer`'s, but the model."""
+    """One latent-attention layer with its weights.
+
+    Args:
+        arch: what the layer is.
+        weights: the layer's tensors by their names in the description.
+        places: where its latents are in the cache, and the keys of its indexer if it has its own.
+        rotaries: the run's rotations.
+    """
 
     def __init__(
         self,
         arch: LatentAttention,
         weights: Mapping[str, Float],
-        layer: int,
+        places: Sequence[int],
         rotaries: Rotaries,
     ) -> None:
-        self._arch, self._layer = arch, layer
-        self._q_norm: RMSNorm | None = None
-        if arch.q_lora_rank is None:
-            self._q = Linear(weights["self_attn.q_proj.weight"], None)
-        else:
-            self._q_down = Linear(weights["self_attn.q_a_proj.weight"], None)
-            self._q_norm = RMSNorm(weights["self_attn.q_a_layernorm.weight"], _LATENT_EPS)
-            self._q = Linear(weights["self_attn.q_b_proj.weight"], None)
-        self._kv_down = Linear(weights["self_attn.kv_a_proj_with_mqa.weight"], None)
-        self._kv_norm = RMSNorm(weights["self_attn.kv_a_layernorm.weight"], _LATENT_EPS)
-        heads, expanded = arch.num_attention_heads, arch.qk_nope_head_dim + arch.v_head_dim
-        # (heads, nope + v, rank): both forms read it, so it is kept once, as it comes.
-        self._kv_up = weights["self_attn.kv_b_proj.weight"].reshape(heads, expanded, arch.kv_lora_rank)
-        self._out = Linear(weights["self_attn.o_proj.weight"], None)
-        self._scale = arch.qk_head_dim**-0.5 * yarn_score_factor(arch.rope_parameters)
-        self._rotary = rotaries.of(arch.rope_parameters, arch.qk_rope_head_dim)
+        self._arch, self._place = arch, places[0]
+        self._parts = LatentProjections(arch, weights, rotaries)
+        self._indexer: TokenIndexer | None = None
+        if arch.indexer is not None and not arch.indexer.shared:
+            self._indexer = TokenIndexer(arch.indexer, arch, weights, places[1], rotaries)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the layer's weights."""
-        down = self._q_down.nbytes + self._q_norm.nbytes if self._q_norm is not None else 0
-        others = (self._q, self._kv_down, self._kv_norm, self._kv_up, self._out)
-        return down + sum(part.nbytes for part in others)
+        return self._parts.nbytes + (0 if self._indexer is None else self._indexer.nbytes)
 
     def __call__(self, x: Float, step: Step, counter: Counter) -> Float:
         """Return what attention adds for each new token; ``x`` and the result are ``(tokens, hidden)``."""
-        queries = self._queries(x, step, counter)
-        latent, rope_keys = self._latents(x, step, counter)
-        step.write(self._layer, latent, rope_keys, counter)
+        compressed = self._parts.compressed(x, counter)
+        queries = self._parts.queries(compressed, step, counter)
+        step.write_rows(self._place, self._parts.latents(x, step, counter), counter)
+        if self._indexer is not None:
+            # Layers behind this one may share the choice.
+            step.chosen = self._indexer(x, compressed, step, counter)
         mixed = self._absorbed(queries, step, counter) if step.decode else self._read(queries, step, counter)
-        return self._out(mixed.reshape(len(x), -1), counter)
-
-    def _queries(self, x: Float, step: Step, counter: Counter) -> Float:
-        if self._q_norm is not None:
-            x = self._q_norm(self._q_down(x, counter), counter)
-        found = self._q(x, counter).reshape(len(x), self._arch.num_attention_heads, self._arch.qk_head_dim)
-        if self._rotary is not None:
-            rotated = np.ascontiguousarray(found[..., self._arch.qk_nope_head_dim :])
-            found[..., self._arch.qk_nope_head_dim :] = self._rotary.rotate(rotated, step.positions)
-        return found
-
-    def _latents(self, x: Float, step: Step, counter: Counter) -> tuple[Float, Float]:
-        joined, rank = self._kv_down(x, counter), self._arch.kv_lora_rank
-        latent = self._kv_norm(np.ascontiguousarray(joined[:, :rank]), counter)
-        rope_keys = np.ascontiguousarray(joined[:, None, rank:])
-        if self._rotary is not None:
-            rope_keys = self._rotary.rotate(rope_keys, step.positions)
-        return latent, rope_keys[:, 0]
+        return self._parts.out(mixed.reshape(len(x), -1), counter)
 
     def _read(self, queries: Float, step: Step, counter: Counter) -> Float:
         """Attend with every sequence's new tokens to its own; ``(tokens, heads, v_head_dim)``."""
@@ -100,20 +78,14 @@ class LatentMixer:
 
     def _expanded(self, queries: Float, step: Step, index: int, counter: Counter) -> Float:
         """Attend with keys and values made from every latent in view; ``(tokens, heads, v_head_dim)``."""
-        arch, heads = self._arch, self._arch.num_attention_heads
-        span, blocks = step.slots_after(self._layer, index)
-        latents = step.latents(self._layer)
-        latent, rope_keys = latents.rows(blocks, span.stop)
-        counter.read_cache(span.stop * latents.slot_nbytes)
-        made = np.matmul(latent, self._kv_up.transpose(0, 2, 1)).transpose(1, 0, 2)
-        counter.matmul(len(latent), arch.kv_lora_rank, made.shape[1] * made.shape[2])
-        counter.read_weights(self._kv_up.nbytes)
-        keys = np.empty((len(latent), heads, arch.qk_head_dim), np.float32)
-        keys[..., : arch.qk_nope_head_dim] = made[..., : arch.qk_nope_head_dim]
-        keys[..., arch.qk_nope_head_dim :] = rope_keys[:, None]
-        view, uncounted = _scratch(keys, made[..., arch.qk_nope_head_dim :]), Counter()
+        latent, rope_keys = step.read_rows(self._place, index, counter)
+        keys, values = self._parts.expand(latent, rope_keys, counter)
+        if self._arch.indexer is not None:
+            chosen = step.chosen[index][None]
+            return attend_chosen(queries, keys, values, chosen, self._parts.scale, counter)
+        view, uncounted = _scratch(keys, values), Counter()
         start = step.starts[index]
-        mixed = attend(queries, start, [view], Visibility(), self._scale, None, None, uncounted)
+        mixed = attend(queries, start, [view], Visibility(), self._parts.scale, None, None, uncounted)
         counter.attention(uncounted.attention_flops)
         return mixed
 
@@ -122,23 +94,24 @@ class LatentMixer:
 
         Both halves of the expanding matrix are read once for all sequences.
         """
-        arch, nope = self._arch, self._arch.qk_nope_head_dim
-        absorbed = np.matmul(queries[..., :nope].transpose(1, 0, 2), self._kv_up[:, :nope])
+        arch, nope, up = self._arch, self._arch.qk_nope_head_dim, self._parts.up
+        absorbed = np.matmul(queries[..., :nope].transpose(1, 0, 2), up[:, :nope])
         mixed = np.empty_like(absorbed)
         for index in range(len(queries)):
-            span, blocks = step.slots_after(self._layer, index)
+            span, blocks = step.slots_after(self._place, index)
             mixed[:, index] = decode_latent(
                 np.ascontiguousarray(absorbed[:, index]),
                 np.ascontiguousarray(queries[index, :, nope:]),
-                step.latents(self._layer),
+                step.rows_of_tokens(self._place),
                 blocks,
                 span.stop,
-                self._scale,
+                self._parts.scale,
                 counter,
+                None if arch.indexer is None else np.flatnonzero(step.chosen[index][0]),
             )
-        counter.matmul(len(queries), arch.kv_lora_rank, self._kv_up.shape[0] * self._kv_up.shape[1])
-        counter.read_weights(self._kv_up.nbytes)
-        made: Float = np.matmul(mixed, self._kv_up[:, nope:].transpose(0, 2, 1))
+        counter.matmul(len(queries), arch.kv_lora_rank, up.shape[0] * up.shape[1])
+        counter.read_weights(up.nbytes)
+        made: Float = np.matmul(mixed, up[:, nope:].transpose(0, 2, 1))
         return made.transpose(1, 0, 2)
 
 

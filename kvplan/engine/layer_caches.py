@@ -1,7 +1,7 @@
 """The cache of one layer: its arrays, and the block tables that say where in them tokens are.
 
-A layer keeps tokens in blocks, or one state for each sequence; whoever goes over all layers asks both
-kinds alike.
+A layer keeps tokens in blocks, or one state for each sequence, or the few that wait to be compressed; whoever
+goes over all layers asks these kinds alike.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ from typing import TypeAlias
 
 import numpy as np
 
-from kvplan.arch.entry import KV, Entry, Latent, State
+from kvplan.arch.entry import KV, CompressedKV, IndexKey, Latent, Pending, State
+from kvplan.arch.retention import Unfinished
+from kvplan.arch.slot import CacheSlot
 from kvplan.engine.arrays import Arrays, Blocks
 from kvplan.engine.cached_sequences import CachedSequence
 from kvplan.engine.hot_groups import HotGroups
 from kvplan.engine.kv_tiles import KVTiles
-from kvplan.engine.latent_tiles import LatentTiles
+from kvplan.engine.row_tiles import RowTiles
 from kvplan.engine.scratch import Scratch
 from kvplan.engine.state_store import StateStore
 from kvplan.engine.step import view_of
 from kvplan.engine.token_group import TokenGroup
+from kvplan.engine.waiting_rows import WaitingRows
 from kvplan.storage import KvFormat
 
 # Where a dump has the keys that wait for their group to be complete.
@@ -64,10 +67,44 @@ class StateLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingLayer:
+    """A layer that keeps the tokens behind the last whole run, in the sequence's slot."""
+
+    store: WaitingRows
+
+    def clear(self, slot: int) -> None:
+        """Begin a sequence: nothing of a slot is read before it is written."""
+
+    def copy_slot(self, source: int, target: int) -> None:
+        """Copy what a sequence has outside of blocks to another's slot."""
+        self.store.copy(source, target)
+
+    def live_nbytes(self, sequence: CachedSequence) -> int:
+        """Return the bytes of the tokens that wait."""
+        return len(sequence.tokens) % self.store.ratio * self.store.row_nbytes
+
+    def allocated_nbytes(self, sequence: CachedSequence) -> int:
+        """Return the bytes of the room for them."""
+        return self.store.slot_nbytes
+
+    def blocks(self, sequence: CachedSequence) -> Blocks:
+        """Return the physical blocks of a sequence: none."""
+        return np.empty(0, np.int64)
+
+    def dump(self, blocks: Blocks, slot: int) -> Arrays:
+        """Return copies of what is kept in these blocks, of which there are none, and this slot."""
+        return self.store.dump(slot)
+
+    def load(self, blocks: Blocks, slot: int, arrays: Arrays) -> None:
+        """Put back what ``dump`` returned."""
+        self.store.load(slot, arrays)
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLayer:
     """A layer that keeps tokens in the blocks of its group, and unfinished groups of keys in a slot."""
 
-    store: KVTiles | LatentTiles
+    store: KVTiles | RowTiles
     group: TokenGroup
 
     @property
@@ -85,7 +122,7 @@ class TokenLayer:
     def live_nbytes(self, sequence: CachedSequence) -> int:
         """Return the bytes of the tokens in view of a sequence."""
         store, spans = self.store, self.group.placed.spans(len(sequence.tokens))
-        if isinstance(store, LatentTiles):
+        if isinstance(store, RowTiles):
             return sum(span.stop - span.start for span in spans) * store.slot_nbytes
         table, hot = self.group.tables[sequence.id], None if store.hot is None else sequence.slot
         return sum(view_of(store, span, table.physical(span.blocks), hot).nbytes for span in spans)
@@ -124,13 +161,13 @@ class TokenLayer:
             self._hot.load(slot, waiting)
 
 
-LayerCache: TypeAlias = StateLayer | TokenLayer
+LayerCache: TypeAlias = StateLayer | WaitingLayer | TokenLayer
 
 
 def layer_caches(
-    entries: Iterable[Entry], groups: Iterable[TokenGroup], kv: KvFormat, sequences: int
+    slots: Iterable[CacheSlot], groups: Iterable[TokenGroup], kv: KvFormat, sequences: int
 ) -> list[LayerCache]:
-    """Return the cache of each layer, by what it keeps of a token; ``sequences`` is how many slots it has.
+    """Return the cache of each slot, by what it keeps of a token, for up to so many sequences.
 
     Raises:
         UsageError: the format cannot be kept in blocks of this size.
@@ -138,15 +175,26 @@ def layer_caches(
     group_of = {layer: group for group in groups for layer in group.layers}
     scratch = Scratch()
     caches: list[LayerCache] = []
-    for layer, entry in enumerate(entries):
-        match entry:
+    for layer, slot in enumerate(slots):
+        match slot.entry:
+            case KV(k_dim=dim, one_vector=True):
+                group = group_of[layer]
+                # As key and as value, as transformers keeps it.
+                caches.append(TokenLayer(RowTiles((dim, dim), *group.size, kv), group))
             case KV(kv_heads=heads, k_dim=k_dim, v_dim=v_dim):
                 group = group_of[layer]
                 tiles = KVTiles(heads, k_dim, v_dim, *group.size, kv, scratch, sequences)
                 caches.append(TokenLayer(tiles, group))
             case Latent(rank=rank, rope_dim=rope_dim):
                 group = group_of[layer]
-                caches.append(TokenLayer(LatentTiles(rank, rope_dim, *group.size, kv), group))
-            case State():
-                caches.append(StateLayer(StateStore(entry, sequences)))
+                caches.append(TokenLayer(RowTiles((rank, rope_dim), *group.size, kv), group))
+            case IndexKey(dim=dim) | CompressedKV(dim=dim):
+                group = group_of[layer]
+                caches.append(TokenLayer(RowTiles((dim,), *group.size, kv), group))
+            case Pending(elements=elements) if isinstance(slot.retention, Unfinished):
+                caches.append(WaitingLayer(WaitingRows(elements, slot.retention.ratio, sequences)))
+            case Pending(elements=elements):
+                caches.append(StateLayer(StateStore(State(0, 0, elements, recurrent_dtype=""), sequences)))
+            case State() as state:
+                caches.append(StateLayer(StateStore(state, sequences)))
     return caches

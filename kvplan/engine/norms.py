@@ -13,6 +13,9 @@ from kvplan.arch.norm import Norm
 from kvplan.engine.activations import activate
 from kvplan.engine.counter import Counter
 
+# What queries and keys are kept from dividing by (transformers, modeling_qwen3_next.py, l2norm).
+_UNIT_EPS = np.float32(1e-6)
+
 
 class RMSNorm:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis (arXiv 1910.07467).
@@ -69,27 +72,38 @@ class LayerNorm:
     """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis (arXiv 1607.06450).
 
     Args:
-        weight: (width,), the scale.
-        bias: (width,), added last.
+        weight: (width,), the scale, or its distance from one with ``unit_offset``; ``None`` for none.
+        bias: (width,), added last; ``None`` for none.
         eps: added to the variance.
+        unit_offset: the scale is 1 + weight (Nemotron).
     """
 
-    def __init__(self, weight: NDArray[np.float32], bias: NDArray[np.float32], eps: float) -> None:
-        self._scale, self._bias = weight, bias
+    def __init__(
+        self,
+        weight: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
+        eps: float,
+        *,
+        unit_offset: bool = False,
+    ) -> None:
+        self._scale = weight + np.float32(1) if unit_offset and weight is not None else weight
+        self._bias = bias
         self._eps = np.float32(eps)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the scale and the bias."""
-        return self._scale.nbytes + self._bias.nbytes
+        return sum(part.nbytes for part in (self._scale, self._bias) if part is not None)
 
     def __call__(self, x: NDArray[np.float32], counter: Counter) -> NDArray[np.float32]:
         """Return x of (..., width) normalised."""
         mean = np.add.reduce(x, axis=-1, keepdims=True)
         mean *= np.float32(1 / x.shape[-1])
         out = scale_to_unit(x - mean, self._eps)
-        out *= self._scale
-        out += self._bias
+        if self._scale is not None:
+            out *= self._scale
+        if self._bias is not None:
+            out += self._bias
         counter.read_weights(self.nbytes)
         return out
 
@@ -99,14 +113,13 @@ AnyNorm: TypeAlias = RMSNorm | LayerNorm
 
 def make_norm(kind: Norm, weights: Mapping[str, NDArray[np.float32]], name: str, eps: float) -> AnyNorm:
     """Build the norm called ``name`` from a layer's weights."""
-    scale = weights[f"{name}.weight"]
+    scale, bias = weights.get(f"{name}.weight"), weights.get(f"{name}.bias")
+    offset = kind.has_unit_offset
     match kind:
-        case Norm.RMS:
-            return RMSNorm(scale, eps)
-        case Norm.RMS_UNIT_OFFSET:
-            return RMSNorm(scale, eps, unit_offset=True)
-        case Norm.LAYER:
-            return LayerNorm(scale, weights[f"{name}.bias"], eps)
+        case Norm.RMS | Norm.RMS_UNIT_OFFSET:
+            return RMSNorm(weights[f"{name}.weight"], eps, unit_offset=offset)
+        case Norm.LAYER | Norm.LAYER_NO_BIAS | Norm.LAYER_UNIT | Norm.LAYER_UNIT_OFFSET:
+            return LayerNorm(scale, bias, eps, unit_offset=offset)
         case _:
             assert_never(kind)
 
@@ -118,6 +131,12 @@ def scale_to_unit(x: NDArray[np.float32], eps: np.float32) -> NDArray[np.float32
     root += eps
     np.sqrt(root, out=root)
     return np.divide(x, root)
+
+
+def to_unit_length(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return x divided by its length over the last axis."""
+    unit: NDArray[np.float32] = x / np.sqrt(sum_of_squares(x) + _UNIT_EPS)
+    return unit
 
 
 def sum_of_squares(x: NDArray[np.float32]) -> NDArray[np.float32]:

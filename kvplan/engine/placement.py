@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvplan.allocation import Allocation, Contiguous, Paged
-from kvplan.arch.retention import Chunked, Full, PerRequest, Retention, Sliding
+from kvplan.arch.retention import Chunked, Compressed, Full, PerRequest, Retention, Sliding, Unfinished
 from kvplan.units import ceil_div
 
 Positions: TypeAlias = NDArray[np.int64]
@@ -58,6 +58,10 @@ class PagedPlacement:
     def slots(self, positions: Positions) -> tuple[Positions, Positions]:
         """Return the logical block and the offset in it of each position."""
         return positions // self.block_tokens, positions % self.block_tokens
+
+    def block_at(self, length: int) -> int:
+        """Return the logical block in which a sequence of this length goes on."""
+        return length // self.block_tokens
 
     def held(self, length: int) -> list[int]:
         """Return the logical blocks a sequence of this length holds."""
@@ -143,6 +147,10 @@ class RingPlacement:
         slot = np.where(positions < self.pinned, positions, turning)
         return slot // self.block_tokens, slot % self.block_tokens
 
+    def block_at(self, length: int) -> int:
+        """Return the logical block in which a sequence that never turned goes on."""
+        return length // self.block_tokens
+
     def held(self, length: int) -> list[int]:
         """Return all blocks, whatever the length."""
         return list(range(self.blocks))
@@ -172,15 +180,65 @@ class RingPlacement:
         return found
 
 
-Placement: TypeAlias = PagedPlacement | RingPlacement
+@dataclass(frozen=True, slots=True)
+class EntryPlacement:
+    """Entries that stand for a whole run of ``ratio`` tokens each, placed as so many fewer tokens would be.
+
+    An entry has the place of its run's last token; the others of the run have none.
+    """
+
+    entries: PagedPlacement | RingPlacement
+    ratio: int
+
+    @property
+    def block_tokens(self) -> int:
+        """Entries of a block."""
+        return self.entries.block_tokens
+
+    def slots(self, positions: Positions) -> tuple[Positions, Positions]:
+        """Return the logical block and the offset in it of the entries that end at these positions."""
+        return self.entries.slots(positions // self.ratio)
+
+    def block_at(self, length: int) -> int:
+        """Return the logical block in which a sequence of this length goes on."""
+        return self.entries.block_at(length // self.ratio)
+
+    def held(self, length: int) -> list[int]:
+        """Return the logical blocks a sequence of this length holds."""
+        return self.entries.held(length // self.ratio)
+
+    def spans(self, length: int) -> list[Span]:
+        """Return the slots of the entries that a sequence of this length has."""
+        return self.entries.spans(length // self.ratio)
+
+    def lost(self, length: int, shorter: int) -> bool:
+        """Whether an entry that a shorter sequence would have is gone at this length."""
+        return self.entries.lost(length // self.ratio, shorter // self.ratio)
+
+    def stored(self, positions: Positions, length: int) -> NDArray[np.bool_]:
+        """Return at which of the positions an entry ends that has a place."""
+        ends: NDArray[np.bool_] = (positions + 1) % self.ratio == 0
+        return ends
+
+
+Placement: TypeAlias = PagedPlacement | RingPlacement | EntryPlacement
 
 
 def placement(retention: Retention, allocation: Allocation) -> Placement:
     """Return where tokens under a retention go in an allocation; states have no tokens to place."""
+    if isinstance(retention, Compressed):
+        return EntryPlacement(_all_entries(retention.ratio, allocation), retention.ratio)
     if isinstance(allocation, Paged):
         return PagedPlacement(retention, allocation.block_tokens)
     capacity, pinned = _ring(retention, allocation)
     return RingPlacement(retention, capacity, pinned, _tile(capacity))
+
+
+def _all_entries(ratio: int, allocation: Allocation) -> PagedPlacement | RingPlacement:
+    if isinstance(allocation, Paged):
+        return PagedPlacement(Full(), allocation.block_tokens)
+    capacity = allocation.max_tokens // ratio
+    return RingPlacement(Full(), capacity, 0, _tile(capacity))
 
 
 def _ring(retention: Retention, allocation: Contiguous) -> tuple[int, int]:
@@ -192,8 +250,8 @@ def _ring(retention: Retention, allocation: Contiguous) -> tuple[int, int]:
             return min(window + sinks, longest), (sinks if window + sinks < longest else 0)
         case Chunked(chunk=chunk):
             return min(chunk, longest), 0
-        case PerRequest():
-            raise AssertionError("a state has no tokens to place")
+        case Compressed() | Unfinished() | PerRequest():
+            raise AssertionError("what is kept of a request has no tokens to place")
 
 
 def _tile(capacity: int) -> int:
@@ -217,6 +275,8 @@ def _kept(retention: Retention, length: int) -> list[tuple[int, int]]:
 
 def blocks_needed(placed: Placement, lengths: Iterable[int]) -> int:
     """Return how many blocks sequences that grow up to these lengths hold at most, together."""
+    if isinstance(placed, EntryPlacement):
+        return blocks_needed(placed.entries, [length // placed.ratio for length in lengths])
     if isinstance(placed, RingPlacement):
         return placed.blocks * sum(1 for _ in lengths)
     moving = placed.moving_blocks

@@ -8,8 +8,9 @@ from zlib import crc32
 
 import numpy as np
 
+from kvplan.arch.attention import Attention
+from kvplan.arch.experts import HASH_TABLE, Experts
 from kvplan.arch.model import Model
-from kvplan.arch.norm import Norm
 from kvplan.arch.weight import Weight
 from kvplan.engine.arrays import Float
 from kvplan.storage import TensorRole
@@ -17,10 +18,30 @@ from kvplan.storage import TensorRole
 
 def random_weights(model: Model, seed: int) -> dict[str, Float]:
     """Return every tensor of a model by its full name; each is drawn by itself, whatever the others are."""
-    return {
+    found = {
         name: _drawn(weight, model, np.random.default_rng([seed, crc32(name.encode())]))
         for name, weight in named_weights(model)
     }
+    for index, layer in enumerate(model.layers):
+        if isinstance(layer.mlp, Experts) and layer.mlp.hash_vocab_size is not None:
+            name = f"layers.{index}.{HASH_TABLE}"
+            found[name] = _expert_table(layer.mlp, np.random.default_rng([seed, crc32(name.encode())]))
+        for mixer in layer.mixers():
+            if isinstance(mixer, Attention) and mixer.qk_norm is not None and mixer.attention_multiplier:
+                _keep_scores_small(found, f"layers.{index}.self_attn.k_norm.weight", mixer)
+    return found
+
+
+def _keep_scores_small(weights: dict[str, Float], name: str, mixer: Attention) -> None:
+    """Let normalised keys take what scores are not divided by, as trained ones do (Gemma 4)."""
+    if name in weights and mixer.attention_multiplier is not None:
+        weights[name] *= np.float32(mixer.head_dim**-0.5 / mixer.attention_multiplier)
+
+
+def _expert_table(experts: Experts, generator: np.random.Generator) -> Float:
+    """Return different experts for every token, ``(vocabulary, num_experts_per_tok)``."""
+    drawn = generator.random((experts.hash_vocab_size or 0, experts.num_experts), np.float32)
+    return drawn.argsort(axis=1)[:, : experts.num_experts_per_tok].astype(np.float32)
 
 
 def named_weights(model: Model) -> Iterator[tuple[str, Weight]]:
@@ -38,9 +59,9 @@ def _drawn(weight: Weight, model: Model, generator: np.random.Generator) -> Floa
     match weight.role:
         case TensorRole.NORM:
             drawn *= np.float32(0.1)
-            is_scale = weight.name.endswith(".weight")
+            is_scale = weight.name.endswith((".weight", "_scale", "_scalar"))
             # The delta net's own norm is stored whole whatever the model's norms are.
-            whole = model.norm is not Norm.RMS_UNIT_OFFSET or "linear_attn" in weight.name
+            whole = not model.norm.has_unit_offset or "linear_attn" in weight.name
             return drawn + np.float32(1) if is_scale and whole else drawn
         case TensorRole.BIAS:
             return drawn * np.float32(0.1)

@@ -44,24 +44,42 @@ class Rotary:
 
     def rotate(self, x: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return x (n, heads, head_dim), token i turned to positions[i]; a tail that is not rotated stays."""
+        return self._turned(x, positions, back=False)
+
+    def rotate_back(self, x: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return x (n, heads, head_dim), token i turned the other way by positions[i]."""
+        return self._turned(x, positions, back=True)
+
+    def _turned(
+        self, x: NDArray[np.float32], positions: NDArray[np.int64], *, back: bool
+    ) -> NDArray[np.float32]:
         rotated = self._rotated
         turn = self._turn_neighbours if self._interleaved else self._turn_halves
         if rotated == x.shape[2]:
-            return turn(x, positions)
-        return np.concatenate((turn(x[..., :rotated], positions), x[..., rotated:]), axis=2)
+            return turn(x, positions, back=back)
+        return np.concatenate((turn(x[..., :rotated], positions, back=back), x[..., rotated:]), axis=2)
 
-    def _turn_neighbours(self, x: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _turn_neighbours(
+        self, x: NDArray[np.float32], positions: NDArray[np.int64], *, back: bool
+    ) -> NDArray[np.float32]:
         """Return x (n, heads, rotated) turned: elements 2i and 2i + 1 are a complex number."""
         turns = self._turns.take(positions, axis=0)[:, np.newaxis]
+        if back:
+            turns = turns.conj()
         return np.multiply(x.view(np.complex64), turns).view(np.float32)
 
-    def _turn_halves(self, x: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _turn_halves(
+        self, x: NDArray[np.float32], positions: NDArray[np.int64], *, back: bool
+    ) -> NDArray[np.float32]:
         """Return x (n, heads, rotated) turned: elements i and i + rotated / 2 belong together."""
         half = x.shape[2] // 2
         out = x * self._cosines.take(positions, axis=0)[:, np.newaxis]
         partners = np.concatenate((x[..., half:], x[..., :half]), axis=2)
         partners *= self._sines.take(positions, axis=0)[:, np.newaxis]
-        out += partners
+        if back:
+            out -= partners
+        else:
+            out += partners
         return out
 
 
@@ -87,6 +105,9 @@ def frequencies(
             return _blended_by_rotations(parameters, plain)
         case RopeType.LONGROPE:
             return plain / _longrope_divisors(parameters, max_tokens)
+        case RopeType.PROPORTIONAL:
+            turned = int(parameters.partial_rotary_factor * rotated // 2)
+            return np.where(np.arange(len(plain)) < turned, plain / (parameters.factor or 1.0), 0.0)
         case _:
             assert_never(parameters.rope_type)
 
@@ -135,7 +156,8 @@ def _blended_by_wavelength(parameters: RopeParameters, plain: NDArray[np.float64
     """Return Llama 3.1's frequencies: short waves as they are, long ones slowed, those between blended."""
     low, high = _given(parameters.low_freq_factor), _given(parameters.high_freq_factor)
     waves = _given(parameters.original_max_position_embeddings) * plain / (2 * pi)
-    keep = np.clip((waves - low) / (high - low), 0, 1)
+    # Where the blend begins and ends at the same wave, there is none (Llama 4 Scout).
+    keep = np.clip((waves - low) / (high - low), 0, 1) if high > low else waves > low
     return plain * keep + plain / _given(parameters.factor) * (1 - keep)
 
 

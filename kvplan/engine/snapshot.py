@@ -38,7 +38,7 @@ class Layout:
     @classmethod
     def of(cls, model: Model, kv: KvFormat, allocation: Allocation) -> Layout:
         """Return the layout of such a cache."""
-        stored = repr([layer.slot() for layer in model.layers]).encode()
+        stored = repr(list(model.stored_slots())).encode()
         if isinstance(allocation, Paged):
             cut = f"blocks of {allocation.block_tokens} tokens"
         else:

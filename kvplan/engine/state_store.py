@@ -12,10 +12,10 @@ from kvplan.arch.entry import State
 
 
 class StateStore:
-    """One layer's convolution inputs ``(slots, channels, kernel)`` and states ``(slots, elements)``."""
+    """One layer's convolution inputs ``(slots, channels, columns)`` and states ``(slots, elements)``."""
 
     def __init__(self, entry: State, slots: int) -> None:
-        self.conv = np.zeros((slots, entry.conv_channels, entry.conv_kernel), np.float32)
+        self.conv = np.zeros((slots, entry.conv_channels, entry.conv_columns), np.float32)
         self.recurrent = np.zeros((slots, entry.recurrent_elements), np.float32)
 
     @property

@@ -12,11 +12,11 @@ from kvplan.engine.kv_codecs import F32, bfloat16_bits, float16_bits
 from kvplan.engine.kv_quantisers import decode_float16
 from kvplan.engine.random_weights import named_weights
 from kvplan.engine.weight_quantisers import Quantiser, quantiser
-from kvplan.storage import WeightFormat
+from kvplan.storage import AsReleased, WeightStorage
 
 
 def stored_weights(
-    model: Model, weights: Mapping[str, F32], storage: WeightFormat, model_dtype: str
+    model: Model, weights: Mapping[str, F32], storage: WeightStorage, model_dtype: str
 ) -> dict[str, F32]:
     """Return every tensor as the format gives it back, in float32.
 
@@ -31,7 +31,7 @@ def stored_weights(
     Raises:
         UsageError: what the format does to weights is not known here.
     """
-    if storage.applies_to:
+    if not isinstance(storage, AsReleased) and storage.applies_to:
         quantiser(storage)  # refused by its own name, not by that of a fallback
     return {
         name: _stored(weights[name], weight, storage, model_dtype) for name, weight in named_weights(model)
@@ -58,7 +58,7 @@ def through_tiles(matrices: F32, tile_rows: int, tile_columns: int, quantise: Qu
     return np.ascontiguousarray(back[:, :rows, :columns])
 
 
-def _stored(tensor: F32, weight: Weight, storage: WeightFormat, model_dtype: str) -> F32:
+def _stored(tensor: F32, weight: Weight, storage: WeightStorage, model_dtype: str) -> F32:
     packed = weight.format_under(storage)
     if packed is None:
         return _rounded(tensor, weight.plain_dtype(storage, model_dtype))

@@ -34,6 +34,7 @@ class TileBatch:
         table: (sequences, most) the tiles of each sequence, the last one again until all have as many.
         members: (sequences, tiles) 1 where a tile is a sequence's, else 0.
         hidden: tiles with those of their slots that are not in view.
+        ages: (tiles, tokens) how far each token is behind its sequence's newest, where asked for.
     """
 
     sequences: slice
@@ -42,9 +43,10 @@ class TileBatch:
     table: NDArray[np.int64]
     members: F32
     hidden: tuple[tuple[int, slice], ...]
+    ages: F32 | None = None
 
     @classmethod
-    def of(cls, views: Sequence[Sequence[View]], first: int) -> TileBatch:
+    def of(cls, views: Sequence[Sequence[View]], first: int, *, aged: bool) -> TileBatch:
         """Return what sequences ``first`` and on have in view."""
         every = [view for some in views for view in some]
         ids = np.concatenate([view.tile_ids() for view in every])
@@ -59,6 +61,7 @@ class TileBatch:
             places[_padded(counts)],
             (owner[order] == np.arange(len(views))[:, None]).astype(np.float32),
             tuple(_hidden(every, places)),
+            np.concatenate([_ages(some) for some in views])[order] if aged else None,
         )
 
 
@@ -77,8 +80,8 @@ class Reading:
     nbytes: int
 
     @classmethod
-    def of(cls, views: Sequence[Sequence[View]], group: int) -> Reading:
-        """Return what each sequence has in view for so many query heads a kv head.
+    def of(cls, views: Sequence[Sequence[View]], group: int, *, aged: bool = False) -> Reading:
+        """Return what each sequence has in view for so many query heads a kv head; ``aged``, with ages.
 
         Raises:
             ValueError: a sequence has nothing in view, or views are of several arenas.
@@ -92,7 +95,7 @@ class Reading:
         tiles = every[0].tiles
         most = PARTIAL_ELEMENTS // prod((tiles.kv_heads, group, tiles.v_dim))
         return cls(
-            tuple(TileBatch.of(held[part], part.start) for part in _parts(held, most)),
+            tuple(TileBatch.of(held[part], part.start, aged=aged) for part in _parts(held, most)),
             sum(view.stop - view.start for view in every),
             sum(view.nbytes for view in every),
         )
@@ -116,6 +119,13 @@ def _padded(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     ends = np.cumsum(counts)[:, None]
     places: NDArray[np.int64] = np.minimum(ends - counts[:, None] + np.arange(counts.max()), ends - 1)
     return places
+
+
+def _ages(views: Sequence[View]) -> F32:
+    """Return how far each token in a sequence's tiles is behind its newest one, (tiles, tokens)."""
+    positions = np.concatenate([view.tile_positions() for view in views])
+    ages: F32 = (positions.max() - positions).astype(np.float32)
+    return ages
 
 
 def _hot(views: Sequence[View], places: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

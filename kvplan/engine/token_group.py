@@ -122,7 +122,7 @@ class TokenGroup:
                 others = self._give_up(table[block], owners)
                 (shared if others else rewritten).append(block)
         # What went out of view before a trim is not taken again: no new token goes there.
-        first = growth.length // self.placed.block_tokens
+        first = self.placed.block_at(growth.length)
         return Change(
             growth.sequence,
             missing=tuple(block for block in held if block >= first and block not in table),

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvplan.engine.kv_codecs import F32, FLOAT8, LARGEST_FP8, float16_bits
 from kvplan.engine.kv_quantisers import decode_float16
 from kvplan.errors import UsageError
 from kvplan.storage import WeightFormat
 
+FloatArray: TypeAlias = NDArray[np.floating]
 Quantiser: TypeAlias = Callable[[F32], F32]
 
 # bitsandbytes, csrc/kernels.cu: quantiles of a normal distribution (QLoRA, arXiv 2305.14314, appendix E).
@@ -41,6 +43,10 @@ NF4 = np.array(
     ],
     np.float32,
 )
+# bitsandbytes, functional.py, get_4bit_type("fp4"): twelfths, and one far smaller.
+_FP4 = np.array([0.0625, 2, 3, 4, 6, 8, 12]) / 12
+FP4 = np.concatenate([-_FP4[::-1], [0], _FP4]).astype(np.float32)
+_TABLES = {"nf4": NF4, "fp4": FP4}
 LARGEST_E2M1 = np.float32(6)
 # Of e2m1 numbers, 4 and 6 have the largest exponent: 2 (OCP Microscaling 1.0, table 5).
 _E2M1_EXPONENT = 2
@@ -53,18 +59,26 @@ def quantiser(storage: WeightFormat) -> Quantiser:
         UsageError: none is written for this format.
     """
     match storage.name:
-        case "fp8" | "fp8-block" | "fp8-row":
+        case "fp8" | "fp8-block" | "fp8-row" | "fp8-static":
             return fp8
-        case "int8":
+        case "mxfp8":
+            return mxfp8
+        case "int8" | "int8-tensor":
             return int8
-        case "int4" | "int4-gptq":
-            return int4
-        case "nf4":
-            return nf4
-        case "mxfp4":
+        case "nf4" | "fp4":
+            table = _TABLES[storage.name]
+            return lambda tiles: from_table(tiles, table)
+        case "nf4-double" | "fp4-double":
+            table = _TABLES[storage.name.removesuffix("-double")]
+            return lambda tiles: doubly_quantised(tiles, table, storage.scales_per_scale)
+        case "mxfp4" | "mxfp4-a16":
             return mxfp4
-        case "nvfp4":
+        case "nvfp4" | "nvfp4-static" | "nvfp4-a16":
             return nvfp4
+        case name if name.startswith(("int4-sym", "int8-sym", "int4-kimi")):
+            return lambda tiles: symmetric(tiles, storage.bits)
+        case name if name.startswith(("int4", "int8")):
+            return lambda tiles: with_zero(tiles, storage.bits)
         case "q8_0":
             return q8_0
         case "q4_0":
@@ -93,23 +107,81 @@ def int8(tiles: F32) -> F32:
     return _clip(np.rint(tiles / scales), -127, 127) * scales
 
 
-def int4(tiles: F32) -> F32:
-    """Return codes 0..15 less a zero of 0..15, times a float16 scale (AWQ and GPTQ layouts).
+def with_zero(tiles: F32, bits: int) -> F32:
+    """Return codes of so many bits less a zero that is one of them, times a float16 scale (AWQ, GPTQ).
 
-    The range has zero in it (AutoGPTQ, Quantizer.find_params), so that a zero of four bits can mark it.
+    The range has zero in it (AutoGPTQ, Quantizer.find_params), so that a code can mark it.
     """
+    most = 2**bits - 1
     lowest = np.minimum(tiles.min(axis=-1, keepdims=True), 0)
     highest = np.maximum(tiles.max(axis=-1, keepdims=True), 0)
-    scales = _no_zeros(_as_float16((highest - lowest) / np.float32(15)))
-    zeros = _clip(np.rint(-lowest / scales), 0, 15)
-    return (_clip(np.rint(tiles / scales) + zeros, 0, 15) - zeros) * scales
+    scales = _no_zeros(_as_float16((highest - lowest) / np.float32(most)))
+    zeros = _clip(np.rint(-lowest / scales), 0, most)
+    return (_clip(np.rint(tiles / scales) + zeros, 0, most) - zeros) * scales
 
 
-def nf4(tiles: F32) -> F32:
-    """Return NF4 numbers times a float32 scale that makes the largest one 1."""
+def symmetric(tiles: F32, bits: int) -> F32:
+    """Return signed codes of so many bits times a 16-bit scale (compressed-tensors, symmetric).
+
+    The scale spreads all codes over twice the largest number (compressed-tensors, calculate_qparams).
+    """
+    half = 2 ** (bits - 1)
+    scales = _no_zeros(_as_float16(_largest(tiles) / np.float32(half - 0.5)))
+    return _clip(np.rint(tiles / scales), -half, half - 1) * scales
+
+
+def mxfp8(tiles: F32) -> F32:
+    """Return e4m3 numbers times a power of two (OCP Microscaling 1.0, section 6.3): 448 is in 2 to the 8."""
+    largest = _largest(tiles)
+    scales: F32 = np.ldexp(np.ones_like(largest), np.clip(np.frexp(largest)[1] - 1 - 8, -127, 127))
+    return FLOAT8.unpack(FLOAT8.pack(np.clip(tiles / scales, -LARGEST_FP8, LARGEST_FP8))) * scales
+
+
+def from_table(tiles: F32, table: F32) -> F32:
+    """Return numbers of a table from -1 to 1 times a float32 scale that makes the largest one 1."""
     scales = _no_zeros(_largest(tiles))
-    nearest: F32 = NF4[np.searchsorted((NF4[:-1] + NF4[1:]) / 2, tiles / scales)]
-    return nearest * scales
+    return _nearest(table, tiles / scales) * scales
+
+
+def doubly_quantised(tiles: F32, table: F32, scales_per_scale: int) -> F32:
+    """Return numbers of a table times scales that are quantised themselves (bitsandbytes, quantize_4bit).
+
+    What a matrix's scales are above their mean is stored in 8 bits, with a float32 scale for some of them
+    together.
+    """
+    scales = _largest(tiles)
+    codes = _nearest(table, tiles / _no_zeros(scales))
+    mean = scales.mean(axis=1, keepdims=True)
+    starts = range(scales_per_scale, tiles.shape[1], scales_per_scale)
+    parts = [_from_dynamic_map(part) for part in np.split(scales - mean, starts, axis=1)]
+    stored: F32 = np.concatenate(parts, axis=1) + mean
+    return codes * stored
+
+
+def dynamic_map() -> F32:
+    """Return the 256 numbers an 8-bit scale can be (bitsandbytes, functional.py, create_dynamic_map).
+
+    In each decade down to a millionth there are half as many as in the one above, evenly spread.
+    """
+    decades = [_middles(np.linspace(0.1, 1, 2**power + 1)) * 10.0 ** (power - 6) for power in range(7)]
+    above = np.concatenate(decades)
+    numbers: F32 = np.sort(np.concatenate([-above, [0], above, [1]])).astype(np.float32)
+    return numbers
+
+
+def _from_dynamic_map(values: F32) -> F32:
+    largest = _no_zeros(np.abs(values).max(axis=1, keepdims=True))
+    return _nearest(dynamic_map(), values / largest) * largest
+
+
+def _nearest(table: F32, values: F32) -> F32:
+    nearest: F32 = table[np.searchsorted(_middles(table), values)]
+    return nearest
+
+
+def _middles(numbers: FloatArray) -> FloatArray:
+    middles: FloatArray = (numbers[:-1] + numbers[1:]) / 2
+    return middles
 
 
 def mxfp4(tiles: F32) -> F32:

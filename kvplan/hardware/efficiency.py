@@ -13,6 +13,7 @@ from enum import Enum
 
 from kvplan.checks import FieldError, require_amounts, require_text
 from kvplan.errors import UsageError, unknown
+from kvplan.storage import WEIGHT_FORMATS
 
 
 class Kernel(Enum):
@@ -147,6 +148,9 @@ class StandIn:
 
 _UNPACKED = ("w8a16", "bf16")
 _FOUR_BITS = ("int4", "w8a16", "bf16")
+_GROUPED_INT8 = tuple(f.name for f in WEIGHT_FORMATS if f.name.startswith(("int8-gptq", "int8-sym")))
+_GROUPED_INT4_NAMES = ("int4-awq", "int4-gptq-", "int4-sym", "int4-asym", "int4-kimi")
+_GROUPED_INT4 = tuple(f.name for f in WEIGHT_FORMATS if f.name.startswith(_GROUPED_INT4_NAMES))
 _GGUF = (
     *("q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"),
     *("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_xs"),
@@ -158,13 +162,24 @@ WEIGHT_STAND_INS: tuple[StandIn, ...] = (
     StandIn("fp8", _UNPACKED, "without an FP8 rate it is unpacked to 16 bits"),
     StandIn("fp8-block", ("fp8", *_UNPACKED), "FP8 with more scales"),
     StandIn("fp8-row", ("fp8", *_UNPACKED), "FP8 with a scale for each row"),
+    StandIn("fp8-static", ("fp8", *_UNPACKED), "FP8 with a scale of its inputs"),
+    StandIn("mxfp8", ("fp8", *_UNPACKED), "FP8 with more scales"),
     StandIn("int8", ("fp8", *_UNPACKED), "both operands in a byte, quantised on the way in"),
+    StandIn("int8-tensor", ("fp8", *_UNPACKED), "int8 with fewer scales"),
+    *(StandIn(name, _UNPACKED, "8-bit integers in groups, multiplied in 16 bits") for name in _GROUPED_INT8),
     StandIn("w8a16", ("bf16",), "8-bit weights, multiplied in 16 bits"),
     StandIn("int4", ("w8a16", "bf16"), "4-bit weights, multiplied in 16 bits"),
     StandIn("int4-gptq", _FOUR_BITS, "int4 in another order"),
-    StandIn("nf4", _FOUR_BITS, "4-bit weights, unpacked by table"),
+    *(StandIn(name, _FOUR_BITS, "int4 in other groups, or another order") for name in _GROUPED_INT4),
+    *(
+        StandIn(name, _FOUR_BITS, "4-bit weights, unpacked by table")
+        for name in ("nf4", "nf4-double", "fp4", "fp4-double")
+    ),
     StandIn("mxfp4", _FOUR_BITS, "4-bit weights, unpacked by shift"),
     StandIn("nvfp4", _FOUR_BITS, "without an FP4 rate it is unpacked to 16 bits"),
+    StandIn("nvfp4-static", _FOUR_BITS, "without an FP4 rate it is unpacked to 16 bits"),
+    StandIn("nvfp4-a16", _FOUR_BITS, "4-bit weights, multiplied in 16 bits"),
+    StandIn("mxfp4-a16", _FOUR_BITS, "4-bit weights, unpacked by shift"),
     StandIn(
         "q8_0", _UNPACKED, "8-bit weights, multiplied in 16 bits; llama.cpp's own kernels are not measured"
     ),

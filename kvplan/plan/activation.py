@@ -7,7 +7,10 @@ they are computed tile by tile (arXiv 2205.14135).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kvplan.arch.buffer import Buffer
+from kvplan.arch.layer import FeedForward, Mixer
 from kvplan.arch.model import Model
 from kvplan.formula import formula
 from kvplan.plan.deployment import Deployment
@@ -46,13 +49,13 @@ def largest_of(mixer: int, mlp: int, head: int) -> Count:
 def activation_bytes(model: Model, stage: Stage, deployment: Deployment) -> Quantity:
     """Return the activation peak of one rank of a stage, explained."""
     runs = stage.runs()
-    mixers = [_block_peak("mixer", r.layer.mixer.buffers(model.hidden_size), model, deployment) for r in runs]
-    mlps = [_block_peak("mlp", r.layer.mlp.buffers(model.hidden_size), model, deployment) for r in runs]
+    mixers = [run.layer.mixer for run in runs if run.layer.mixer is not None]
+    mlps = [run.layer.mlp for run in runs if run.layer.mlp is not None]
     return computed(
         "activation_bytes",
         largest_of,
-        max(mixers, key=lambda q: q.number),
-        max(mlps, key=lambda q: q.number),
+        _largest_block("mixer", mixers, model, deployment),
+        _largest_block("mlp", mlps, model, deployment),
         _head_peak(model, deployment)
         if stage.is_last
         else fact("head", 0, "no head on this stage", Unit.BYTES),
@@ -60,9 +63,21 @@ def activation_bytes(model: Model, stage: Stage, deployment: Deployment) -> Quan
     )
 
 
+def _largest_block(
+    name: str, blocks: Sequence[Mixer | FeedForward], model: Model, deployment: Deployment
+) -> Quantity:
+    """Return the largest peak of a stage's mixers, or of its MLPs; it may have none of them."""
+    peaks = [_block_peak(name, block.buffers(model.hidden_size), model, deployment) for block in blocks]
+    none = fact(name, 0, f"no {name} on this stage", Unit.BYTES)
+    return max(peaks, key=lambda peak: peak.number, default=none)
+
+
 def _block_peak(name: str, buffers: tuple[Buffer, ...], model: Model, deployment: Deployment) -> Quantity:
     ranks = deployment.parallelism.tensor
-    parts = tuple(fact(b.name, b.on_rank(ranks), "elements per token on this rank") for b in buffers)
+    # Residual streams beside the one that every model has.
+    others = Buffer("other residual streams", (model.residual_streams - 1) * model.hidden_size)
+    alive = (*buffers, *((others,) if others.elements else ()))
+    parts = tuple(fact(b.name, b.on_rank(ranks), "elements per token on this rank") for b in alive)
     return computed(
         name,
         block_peak_bytes,

@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvplan.arch.attention import Attention
+from kvplan.arch.compressed_attention import CompressedAttention
 from kvplan.arch.entry import KV, Latent
-from kvplan.arch.gated_delta_net import GatedDeltaNet
 from kvplan.arch.latent_attention import LatentAttention
 from kvplan.arch.model import Model
-from kvplan.arch.retention import Chunked, Full, Retention, Sliding
+from kvplan.arch.recurrent import Recurrent
+from kvplan.arch.retention import Chunked, Full, Sliding
+from kvplan.arch.selected import TopBlocks, TopTokens
+from kvplan.arch.slot import Sight
 from kvplan.arch.weight import heads
+from kvplan.errors import UsageError
 from kvplan.plan.absent import known
 from kvplan.plan.cache import attention_entry_bytes, entry_on_rank, latent_entry_bytes
 from kvplan.plan.deployment import Deployment
 from kvplan.plan.grouped_keys import GroupedKeys, grouped_keys, refuse_ungroupable, value_entry_bytes
 from kvplan.plan.kernel_laws import grouped_tile_bytes, tile_bytes
-from kvplan.plan.phase import kept_word
+from kvplan.plan.phase import sight_word
 from kvplan.results import Quantity, computed, fact
 from kvplan.storage import KvFormat
 
@@ -27,27 +31,37 @@ class AttentionKind:
 
     query_heads: int
     entry: KV | Latent
-    retention: Retention
+    sight: Sight
 
     @property
     def name(self) -> str:
         """Its key: ``full``, ``window_1024``, ``latent``."""
-        return "latent" if isinstance(self.entry, Latent) else kept_word(self.retention)
+        return "latent" if isinstance(self.entry, Latent) else sight_word(self.sight)
 
     @property
     def label(self) -> str:
         """What a person calls it."""
         if isinstance(self.entry, Latent):
-            return "latent"
-        match self.retention:
+            return f"latent{self._selected}"
+        match self.sight.retention:
             case Sliding(window=window):
                 return f"sliding {window:,}"
             case Chunked(chunk=chunk):
                 return f"chunks of {chunk:,}"
             case Full():
-                return "full"
+                return f"full{self._selected}"
             case _:
                 raise ValueError("a recurrent layer has no kind of attention")
+
+    @property
+    def _selected(self) -> str:
+        """What an indexer chooses of it, to put behind what it is called."""
+        match self.sight.selected:
+            case TopTokens(tokens=tokens):
+                return f", top {tokens:,}"
+            case TopBlocks(blocks=blocks, block_tokens=length):
+                return f", top {blocks:,} blocks of {length:,}"
+        return ""
 
     @property
     def kv_heads(self) -> int:
@@ -69,20 +83,25 @@ def attention_kinds(model: Model, deployment: Deployment) -> dict[AttentionKind,
     """Return the kinds of attention on one rank, in the order of the layers, and how many layers are of each.
 
     Raises:
-        UsageError: the heads cannot be divided, or the cache cannot be kept in the format.
+        UsageError: the heads cannot be divided, the cache cannot be kept in the format, or tokens are
+            compressed.
     """
     ranks = deployment.parallelism.tensor
     counts: dict[AttentionKind, int] = {}
-    for run in model.runs():
-        mixer, slot = run.layer.mixer, run.layer.slot()
+    mixers = ((run.count, mixer) for run in model.runs() for mixer in run.layer.mixers())
+    for layers, mixer in mixers:
         match mixer:
             case Attention(num_attention_heads=count) | LatentAttention(num_attention_heads=count):
-                refuse_ungroupable(slot, deployment.kv, deployment.allocation)
+                slot, *index_slots = mixer.slots()
+                for kept in (slot, *index_slots):
+                    refuse_ungroupable(kept, deployment.kv, deployment.allocation)
                 entry = entry_on_rank(slot.entry, ranks)
                 assert isinstance(entry, KV | Latent)
-                kind = AttentionKind(heads(0, count).units_per_rank(ranks), entry, slot.retention)
-                counts[kind] = counts.get(kind, 0) + run.count
-            case GatedDeltaNet():
+                kind = AttentionKind(heads(0, count).units_per_rank(ranks), entry, slot.sight)
+                counts[kind] = counts.get(kind, 0) + layers
+            case CompressedAttention():
+                raise UsageError("how a window and compressed entries lie on a GPU together is not modelled")
+            case Recurrent():
                 continue
     return counts
 

@@ -35,7 +35,7 @@ class Capacity:
     def whole_cache(self) -> Cache:
         """The cache of one request over all layers, as if one GPU held them: each byte once."""
         d, model = self.deployment, self.model
-        return request_cache(model.runs(), 1, d.kv, d.state, model.dtype, d.allocation, model.source)
+        return request_cache(model.slot_runs(), 1, d.kv, d.state, model.dtype, d.allocation, model.source)
 
     @property
     def most_loaded(self) -> StageMemory:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvplan.allocation import Contiguous, Paged
+from kvplan.arch.entry import State
+from kvplan.arch.model import Model
+from kvplan.arch.prediction_layer import prediction_words
 from kvplan.arch.retention import Full
+from kvplan.arch.tower import in_words
 from kvplan.formula import formula
+from kvplan.plan.cache_notes import cache_notes
 from kvplan.plan.capacity import Capacity
 from kvplan.plan.deployment import Deployment, Parallelism
 from kvplan.plan.kept_tokens import context_ranks
@@ -101,15 +106,23 @@ def _notes(capacity: Capacity, contexts: Sequence[int]) -> tuple[str, ...]:
         found.append(
             f"no driver reading is known for {d.device.name}: planned on the {sold} GB it is sold with"
         )
-    if any(run.live is None for run in capacity.whole_cache.runs):
+    if any(isinstance(run.slot.entry, State) for run in capacity.model.slot_runs()):
         found.append(f"recurrent state as {d.state.name} stores it: {d.state.source} (--state)")
+        if guessed := d.state.speculative_tokens:
+            found.append(f"a state is kept behind each guessed token too: {1 + guessed} in all")
     beyond = [c for c in contexts if c > d.max_tokens]
     if beyond:
         found.append(
             f"no request may be longer than {d.max_tokens:,} tokens: {_limit(capacity, d.max_tokens)}"
         )
-    if capacity.model.vision is not None:
-        found.append("the vision tower is counted in the weights; images take tokens like text")
+    found += _encoder_notes(capacity.model, d.parallelism.tensor)
+    predicting = sum(layer.predicts for layer in capacity.model.layers)
+    if predicting:
+        found.append(
+            f"{prediction_words(predicting)} held to draft with (--mtp): weights and cache are counted, "
+            "embedding and head are the model's own; the bundled engine runs none of them"
+        )
+    found += cache_notes(capacity.model, d)
     found += _hardware_notes(capacity)
     found += _sharing_notes(capacity)
     p = d.parallelism
@@ -129,10 +142,30 @@ def _sharing_notes(capacity: Capacity) -> list[str]:
     if cut.expert > 1:
         found.append(f"each GPU holds 1 in {cut.expert} of the routed experts, whole (--ep)")
     if cut.context > 1:
-        kept = [isinstance(run.layer.slot().retention, Full) for run in capacity.model.runs()]
+        kept = [isinstance(run.slot.retention, Full) for run in capacity.model.slot_runs()]
         whole = "" if all(kept) else "; windows, chunks and states are whole on every one"
         held = f"1 in {cut.context} of a request's tokens in full-attention layers"
         found.append(f"each GPU of a context-parallel group holds {held}{whole} (--cp)")
+    return found
+
+
+def _encoder_notes(model: Model, tensor: int) -> list[str]:
+    """Return what is counted of encoders of images and sound, and of layers that attend to images."""
+    found = []
+    if model.towers:
+        towers = in_words([tower.name for tower in model.towers])
+        whole = ", whole on each GPU (vLLM's --mm-encoder-tp-mode data)" if tensor > 1 else ""
+        found.append(f"{towers} counted in the weights{whole}; images take tokens like text")
+    if assumed := [tower.name for tower in model.towers if tower.assumed]:
+        found.append(f"{in_words(assumed)} of the class's own sizes: the model's file does not describe it")
+    if model.missing_towers:
+        towers = in_words(model.missing_towers)
+        found.append(f"{towers} not counted: their weights come on top")
+    if any(layer.images_only for layer in model.layers):
+        found.append(
+            "cross-attention layers are counted in the weights; text passes them by, and what an image "
+            "caches there is not counted"
+        )
     return found
 
 
@@ -141,7 +174,8 @@ def _hardware_notes(capacity: Capacity) -> list[str]:
     d = capacity.deployment
     peaks = d.device.peak_dense
     units = {"bf16": peaks.bf16_tflops, "fp8": peaks.fp8_tflops, "nvfp4": peaks.fp4_tflops}
-    used = {d.weights.name.partition("-")[0], capacity.model.dtype}
+    formats = [name for name in d.weights.name.split("+") if not name.endswith("-a16")]
+    used = {*(name.partition("-")[0] for name in formats), capacity.model.dtype}
     return [
         f"{d.device.name} has no {name} matrix unit: a runtime converts, or does not support it"
         for name, peak in units.items()
@@ -245,7 +279,7 @@ def _pool_tokens(capacity: Capacity, blocks: Quantity, block_tokens: Quantity, r
 
 def _pool_label(capacity: Capacity) -> str:
     """Return what the pool's tokens are called: with windows or states, more fit than the label counts."""
-    all_grow = all(isinstance(run.layer.slot().retention, Full) for run in capacity.model.runs())
+    all_grow = all(isinstance(run.slot.retention, Full) for run in capacity.model.slot_runs())
     return "tokens in the pool" if all_grow else "tokens in the pool while every layer grows"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from kvplan.allocation import Allocation, Contiguous, Paged
-from kvplan.arch.retention import PerRequest
+from kvplan.arch.retention import PerRequest, Unfinished
 from kvplan.arch.what_if import (
     default_kv_heads_steps,
     with_kv_heads,
@@ -20,7 +20,7 @@ from kvplan.arch.what_if import (
 from kvplan.errors import UsageError, unknown
 from kvplan.hardware.link import host_bytes_per_s
 from kvplan.plan.setup import Setup, Speculation
-from kvplan.storage import KvFormat, WeightFormat, kv_format, weight_format
+from kvplan.storage import AsReleased, KvFormat, WeightFormat, WeightStorage, kv_format, weight_format
 from kvplan.units import parse_count, short_count
 
 V = TypeVar("V")
@@ -108,7 +108,7 @@ def _parsed(text: str) -> Change:
 def _kv(setup: Setup, storage: KvFormat) -> Setup:
     if storage == setup.deployment.kv:
         raise UsageError(f"keys and values are {storage.name} already")
-    if all(isinstance(run.layer.slot().retention, PerRequest) for run in setup.model.runs()):
+    if all(isinstance(run.slot.retention, PerRequest) for run in setup.model.slot_runs()):
         raise UsageError(f"{setup.model.name} caches no keys and values")
     allocation = setup.deployment.allocation
     if isinstance(allocation, Paged):
@@ -131,8 +131,10 @@ def _weights(setup: Setup, storage: WeightFormat) -> Setup:
     return replace(setup, deployment=replace(setup.deployment, weights=storage))
 
 
-def _as_many_bits(storage: WeightFormat, now: WeightFormat) -> bool:
+def _as_many_bits(storage: WeightFormat, now: WeightStorage) -> bool:
     """Whether two formats differ in their scales only: the same tensors, bits and number formats."""
+    if isinstance(now, AsReleased):
+        return False
     alike = storage.applies_to == now.applies_to and storage.multiplied_in == now.multiplied_in
     return alike and storage.bits == now.bits > 0
 
@@ -165,7 +167,7 @@ def _offload(setup: Setup, percent: int) -> Setup:
     device = setup.deployment.device
     if host_bytes_per_s(device) is None:
         raise UsageError(f"how fast {device.name} reads its host's memory is not known")
-    if not any(setup.keeps_every_token(run.layer) for run in setup.model.runs()):
+    if not any(setup.keeps_every_token(run.slot) for run in setup.model.slot_runs()):
         raise UsageError(f"no layer of {setup.model.name} keeps every token")
     return replace(setup, load=replace(setup.load, host_percent=percent))
 
@@ -187,8 +189,7 @@ def _tp(setup: Setup, ranks: int) -> Setup:
 
 
 def _prefix(setup: Setup, percent: int) -> Setup:
-    runs = setup.model.runs()
-    if any(isinstance(run.layer.slot().retention, PerRequest) for run in runs):
+    if any(isinstance(run.slot.retention, PerRequest | Unfinished) for run in setup.model.slot_runs()):
         name = setup.model.name
         raise UsageError(f"{name}'s states would have to be kept for a prefix: not modelled")
     return replace(setup, load=replace(setup.load, shared_percent=percent))
@@ -202,6 +203,8 @@ def _speculation(text: str) -> Speculation:
 
 
 def _spec(setup: Setup, speculation: Speculation) -> Setup:
+    if any(isinstance(run.slot.retention, Unfinished) for run in setup.model.slot_runs()):
+        raise UsageError(f"what {setup.model.name} keeps to take compressed guesses back is not modelled")
     return replace(setup, load=replace(setup.load, speculation=speculation))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from kvplan.arch.model import Run
+from kvplan.arch.model import SlotRun
+from kvplan.arch.prediction_layer import standing_alone
 from kvplan.errors import UsageError
 from kvplan.formula import formula
 from kvplan.hardware.link import host_bytes_per_s
@@ -199,17 +200,17 @@ def _fits(setup: Setup, capacity: Capacity, batch: int, context: int) -> bool:
         return False
     requests = capacity.replica_batch(batch)
     for stage in capacity.stages:
-        parts = zip(stage.stage.runs(), stage.cache.runs, strict=True)
+        parts = zip(stage.stage.slot_runs(), stage.cache.runs, strict=True)
         needed = sum(_needed_bytes(setup, run, cached, requests, context) for run, cached in parts)
         if needed > stage.pool.number:
             return False
     return True
 
 
-def _needed_bytes(setup: Setup, run: Run, cached: CacheRun, requests: int, context: int) -> int:
+def _needed_bytes(setup: Setup, run: SlotRun, cached: CacheRun, requests: int, context: int) -> int:
     """Return the bytes equal layers need on one GPU: what is shared is stored once, the host's share not."""
     each = int(cached.allocated_bytes(context))
-    if not setup.keeps_every_token(run.layer):
+    if not setup.keeps_every_token(run.slot):
         return requests * each
     # An empty request is no part of a prefix: keys that wait for their group to fill are its own.
     once = int(cached.allocated_bytes(setup.shared_tokens(context))) - int(cached.allocated_bytes(0))
@@ -242,7 +243,7 @@ def _step_times(setup: Setup, roofline: Roofline, batch: int) -> Times:
 def _draft(setup: Setup) -> Roofline:
     """Return what guesses a token: the last decoder layer and the head, on the GPUs of one stage."""
     one_stage = replace(setup.deployment, parallelism=replace(setup.deployment.parallelism, pipeline=1))
-    return plan_roofline(replace(setup.model, layers=setup.model.layers[-1:]), one_stage)
+    return plan_roofline(replace(setup.model, layers=(standing_alone(setup.model.layers[-1]),)), one_stage)
 
 
 def _from_host(setup: Setup, times: Times, batch: int) -> Times:
@@ -258,6 +259,6 @@ def _from_host(setup: Setup, times: Times, batch: int) -> Times:
 
 def _growing_bytes(setup: Setup, stage: StageMemory) -> int:
     """Return what a request has in one GPU's layers that keep every token; each GPU has a bus of its own."""
-    runs = zip(stage.stage.runs(), stage.cache.runs, strict=True)
-    growing = (cached for run, cached in runs if setup.keeps_every_token(run.layer))
+    runs = zip(stage.stage.slot_runs(), stage.cache.runs, strict=True)
+    growing = (cached for run, cached in runs if setup.keeps_every_token(run.slot))
     return sum(int(cached.live_bytes(setup.load.context)) for cached in growing)

@@ -7,13 +7,13 @@ from math import gcd
 from kvplan.arch.model import Model
 from kvplan.arch.weight import Weight
 from kvplan.errors import UsageError
-from kvplan.storage import WeightFormat
+from kvplan.storage import AsReleased, WeightStorage
 
 _SUGGESTED = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64)
 
 
 def refuse_impossible(
-    model: Model, tensor_parallel: int, storage: WeightFormat, expert_parallel: int = 1
+    model: Model, tensor_parallel: int, storage: WeightStorage, expert_parallel: int = 1
 ) -> None:
     """Refuse a parallel size or a weight format that no runtime can use with this model.
 
@@ -30,7 +30,9 @@ def refuse_impossible(
         raise UsageError(problem, hint=f"tensor parallel sizes that do: {', '.join(sizes)}")
 
 
-def _refuse_idle_format(model: Model, tensors: list[Weight], storage: WeightFormat) -> None:
+def _refuse_idle_format(model: Model, tensors: list[Weight], storage: WeightStorage) -> None:
+    if isinstance(storage, AsReleased):
+        return
     if storage.applies_to and not any(weight.role in storage.applies_to for weight in tensors):
         roles = " or ".join(sorted(role.value for role in storage.applies_to))
         raise UsageError(f"{storage.name} stores {roles} weights only, and {model.name} has none")
@@ -50,7 +52,7 @@ def _refuse_uneven_experts(model: Model, tensors: list[Weight], ranks: int) -> N
             )
 
 
-def _problem(tensors: list[Weight], ranks: int, storage: WeightFormat, expert_parallel: int) -> str:
+def _problem(tensors: list[Weight], ranks: int, storage: WeightStorage, expert_parallel: int) -> str:
     if expert_parallel > 1:
         tensors = [weight for weight in tensors if not weight.routed]
     for weight in tensors:
@@ -60,5 +62,6 @@ def _problem(tensors: list[Weight], ranks: int, storage: WeightFormat, expert_pa
         packed = weight.format_under(storage)
         if packed is not None and not weight.packs_whole_tiles(packed, ranks):
             piece = weight.on_rank(ranks).dimensions
-            return f"{weight.name} on each of {ranks} ranks is {piece}: not whole {packed.name} groups of 128"
+            groups = f"{packed.name} groups of {packed.tile_columns}"
+            return f"{weight.name} on each of {ranks} ranks is {piece}: not whole {groups}"
     return ""

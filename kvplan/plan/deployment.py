@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from kvplan.allocation import Allocation
 from kvplan.errors import UsageError
 from kvplan.hardware.device import Device
-from kvplan.storage import KvFormat, StateLayout, WeightFormat
+from kvplan.storage import KvFormat, StateLayout, WeightStorage
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Deployment:
 
     device: Device
     parallelism: Parallelism
-    weights: WeightFormat
+    weights: WeightStorage
     kv: KvFormat
     state: StateLayout
     allocation: Allocation

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvplan.allocation import Allocation, Contiguous
-from kvplan.arch.entry import KV, Latent, State
+from kvplan.arch.entry import KV, IndexKey, Latent, State
 from kvplan.arch.retention import Full
 from kvplan.arch.slot import CacheSlot
 from kvplan.errors import UsageError
@@ -118,10 +118,21 @@ def refuse_ungroupable(
             f"{kv.name} groups keys per channel, and latent attention caches none",
             hint=f"--kv {plain} stores a latent with a scale of its own",
         )
+    if isinstance(slot.entry, IndexKey):
+        raise UsageError(
+            f"{kv.name} groups keys per channel, and an indexer reads its keys one by one",
+            hint=f"--kv {plain} stores such a key with a scale of its own",
+        )
     group = kv.key_group_tokens
     if not isinstance(slot.retention, Full):
         raise UsageError(
             f"{kv.name} quantises the keys of {group} tokens together: a window lets go of them one by one",
+            hint=f"--kv {plain} has a scale for each token",
+        )
+    if slot.visible_window is not None:
+        raise UsageError(
+            f"{kv.name} quantises the keys of {group} tokens together: "
+            "some layers look back through a window",
             hint=f"--kv {plain} has a scale for each token",
         )
     if context_parallel > 1:

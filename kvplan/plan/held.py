@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from kvplan.allocation import Allocation, Paged
 from kvplan.arch.model import Model
-from kvplan.arch.retention import Full, Retention
+from kvplan.arch.retention import Full, Retention, Unfinished
 from kvplan.formula import formula
 from kvplan.plan.cache import Cache, CacheRun, Stored
 from kvplan.plan.phase import kept_word
@@ -29,7 +29,7 @@ class Held:
     Args:
         live: what matters.
         allocated: what is handed out.
-        blocks: blocks of their table; ``None`` in a contiguous cache.
+        blocks: blocks of their table; ``None`` in a contiguous cache, and of what has none.
     """
 
     live: Stored
@@ -46,8 +46,8 @@ def held_at_the_end(
 ) -> dict[Retention, Held]:
     """Return what is held for each retention; ``cache`` is one request's over all layers."""
     found: dict[Retention, Held] = {}
-    for run, cached in zip(model.runs(), cache.runs, strict=True):
-        retention = run.layer.slot().retention
+    for run, cached in zip(model.slot_runs(), cache.runs, strict=True):
+        retention = run.slot.retention
         if cached.live is not None and retention not in found:
             found[retention] = _held(cached, retention, several, allocation)
     return found
@@ -60,7 +60,7 @@ def _held(cached: CacheRun, retention: Retention, several: Sequence[Alike], allo
         # All of them: one line a request says it, not four.
         live = replace(live, tokens=over_requests(f"{word}_live_tokens", several, lambda a: a.cached))
     allocated = _over(f"{word}_allocated", several, lambda alike: cached.allocated_tokens(alike.cached))
-    if not isinstance(allocation, Paged):
+    if not isinstance(allocation, Paged) or isinstance(retention, Unfinished):
         return Held(live, allocated, None)
     block = fact("block_tokens", allocation.block_tokens, "--block-size", Unit.TOKENS)
     blocks = computed(f"{word}_blocks", table_blocks, allocated.tokens, block)

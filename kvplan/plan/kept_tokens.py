@@ -10,7 +10,7 @@ from math import gcd
 from typing import Any, assert_never
 
 from kvplan.allocation import Allocation, Contiguous, Paged
-from kvplan.arch.retention import Chunked, Full, PerRequest, Retention, Sliding
+from kvplan.arch.retention import Chunked, Compressed, Full, PerRequest, Retention, Sliding, Unfinished
 from kvplan.formula import Formula, formula
 from kvplan.results import Quantity, computed, fact
 from kvplan.units import Count, Unit, ceil_div, maximum, minimum
@@ -47,6 +47,18 @@ def window_and_sinks(window: int, sink_tokens: int) -> Count:
 def chunk_tokens(context: Count, chunk: int) -> Count:
     """Tokens a chunked-attention layer keeps, of a context of at least one."""
     return (context - 1) % chunk + 1
+
+
+@formula(Unit.TOKENS, "one entry for every whole run of tokens: transformers 5.23, DeepseekV4HCACache")
+def compressed_entries(context: Count, ratio: int) -> Count:
+    """Entries a layer keeps that compresses runs of tokens."""
+    return context // ratio
+
+
+@formula(Unit.TOKENS, "what is behind the last whole run: transformers 5.23, store_compression_weights")
+def unfinished_tokens(context: Count, ratio: int) -> Count:
+    """Tokens that wait to be compressed."""
+    return context % ratio
 
 
 @formula(Unit.TOKENS, "whole blocks: arXiv 2309.06180")
@@ -87,6 +99,24 @@ def paged_chunk_tokens(context: Count, chunk: int, block_tokens: int) -> Count:
     return block_tokens * minimum(
         ceil_div(context, block_tokens), ceil_div(chunk - gcd(chunk, block_tokens), block_tokens) + 1
     )
+
+
+@formula(Unit.TOKENS, "whole blocks of entries")
+def paged_entries(context: Count, ratio: int, block_tokens: int) -> Count:
+    """Entries allocated in blocks for a layer that compresses runs of tokens."""
+    return ceil_div(context // ratio, block_tokens) * block_tokens
+
+
+@formula(Unit.TOKENS, "the longest request's entries, taken whole when the request arrives")
+def contiguous_entries(context: Count, ratio: int, max_tokens: int) -> Count:
+    """Entries allocated in a contiguous cache for a layer that compresses runs of tokens."""
+    return maximum(context, max_tokens) // ratio
+
+
+@formula(Unit.TOKENS, "the last token of a run need not wait: taken whole when the request arrives")
+def waiting_room(context: Count, ratio: int) -> Count:
+    """Tokens allocated for those that wait to be compressed: the same for every request."""
+    return context * 0 + ratio - 1
 
 
 @formula(Unit.TOKENS, "a contiguous cache is taken whole when the request arrives")
@@ -142,6 +172,10 @@ def live_law(retention: Retention, source: str, context_parallel: int = 1) -> To
             return TokenLaw(window_tokens, (seen_through(retention, source),))
         case Chunked(chunk=chunk):
             return TokenLaw(chunk_tokens, (fact("chunk", chunk, source, Unit.TOKENS),))
+        case Compressed():
+            return TokenLaw(compressed_entries, (run_length(retention, source),))
+        case Unfinished():
+            return TokenLaw(unfinished_tokens, (run_length(retention, source),))
         case PerRequest():
             return None
         case _ as never:
@@ -172,6 +206,11 @@ def seen_through(window: Sliding, source: str) -> Quantity:
     return computed("window", window_and_sinks, last, _sinks(window, source))
 
 
+def run_length(retention: Compressed | Unfinished, source: str) -> Quantity:
+    """Return how many tokens are compressed into one entry."""
+    return fact("ratio", retention.ratio, source, Unit.TOKENS)
+
+
 def _paged_law(
     retention: Retention, block: Quantity, source: str, shared: Quantity | None
 ) -> TokenLaw | None:
@@ -187,6 +226,10 @@ def _paged_law(
             return TokenLaw(paged_sink_window_tokens, (last, _sinks(retention, source), block))
         case Chunked(chunk=chunk):
             return TokenLaw(paged_chunk_tokens, (fact("chunk", chunk, source, Unit.TOKENS), block))
+        case Compressed():
+            return TokenLaw(paged_entries, (run_length(retention, source), block))
+        case Unfinished():
+            return TokenLaw(waiting_room, (run_length(retention, source),))
         case PerRequest():
             return None
         case _ as never:
@@ -205,6 +248,10 @@ def _ring_law(
             return TokenLaw(ring_tokens, (seen_through(retention, source), longest))
         case Chunked(chunk=chunk):
             return TokenLaw(ring_tokens, (fact("chunk", chunk, source, Unit.TOKENS), longest))
+        case Compressed():
+            return TokenLaw(contiguous_entries, (run_length(retention, source), longest))
+        case Unfinished():
+            return TokenLaw(waiting_room, (run_length(retention, source),))
         case PerRequest():
             return None
         case _ as never:

@@ -242,7 +242,7 @@ class _Mapper:
         """Return the tokens of a request that one rank reads: all in view, or its part of them."""
         one_step = replace(self.new_tokens, name="step_tokens")
         stretch = Stretch(self.context, self.new_tokens, one_step)
-        in_view = tokens_read("kv_tokens", self.kind.retention, stretch, self.model.source)
+        in_view = tokens_read("kv_tokens", self.kind.sight, stretch, self.model.source)
         ranks = self.deployment.parallelism.context
         if ranks > 1:
             over = fact("context_parallel", ranks, "ranks that share the tokens of a request")

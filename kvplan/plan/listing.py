@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from enum import Enum
+from typing import assert_never
 
 from kvplan.allocation import Paged
 from kvplan.arch.layer import Layer
 from kvplan.arch.model import Model
-from kvplan.arch.retention import Chunked, Full, PerRequest, Sliding
+from kvplan.arch.retention import Chunked, Compressed, Full, PerRequest, Sliding, Unfinished
+from kvplan.arch.slot import CacheSlot
 from kvplan.arch.weight import Weight
 from kvplan.hardware.device import Device
 from kvplan.plan.cache import Cache, request_cache
 from kvplan.plan.weights import parameter_count
-from kvplan.results import Column, Facts, Quantity, Report, Scalar, Table, fact
-from kvplan.storage import kv_format, state_layout
+from kvplan.results import Column, Facts, Quantity, Report, Scalar, Scale, Table, fact
+from kvplan.storage import WeightStorage, kv_format, state_layout
 from kvplan.units import Unit
 
 
@@ -39,9 +41,16 @@ def models_report(models: Sequence[Model]) -> Report:
             "kv_bytes_per_token", "KV B/token", tuple(c.growth("kv_bytes_per_token", "KV") for c in caches)
         ),
         Column(
+            "state_bytes_per_sequence",
+            "state",
+            tuple(c.state("state_bytes_per_sequence", "state") for c in caches),
+            priority=2,
+            scale=Scale.MB,
+        ),
+        Column(
             "layer_kinds",
             "layers keep",
-            tuple(fact("layer_kinds", _kept(m.layers), m.source) for m in models),
+            tuple(fact("layer_kinds", kept_in_words(m.layers), m.source) for m in models),
             priority=4,
         ),
     )
@@ -57,12 +66,12 @@ def model_report(model: Model) -> Report:
         parameter_count(model),
         parameter_count(model, active=True),
         fact("dtype", model.dtype, model.source, label="dtype"),
-        fact("weight_format", model.weight_format or model.dtype, model.source, label="released weights"),
+        fact("weight_format", model.as_released().name, model.source, label="released weights"),
         fact("hidden_size", model.hidden_size, model.source, label="hidden size"),
         fact("vocab_size", model.vocab_size, model.source, label="vocabulary"),
         fact("max_position_embeddings", model.max_position_embeddings, model.source, label="longest context"),
         fact("layers", len(model.layers), model.source, label="layers"),
-        fact("layer_kinds", _kept(model.layers), model.source, label="layers keep"),
+        fact("layer_kinds", kept_in_words(model.layers), model.source, label="layers keep"),
         cache.growth("kv_bytes_per_token", "KV bytes per token, bf16"),
         cache.state("state_bytes_per_sequence", "state per request"),
     )
@@ -70,7 +79,7 @@ def model_report(model: Model) -> Report:
 
 
 def _tensors(model: Model) -> Table:
-    named = _named_tensors(model)
+    named, storage = _named_tensors(model), model.as_released()
 
     def column(key: str, label: str, values: Sequence[Scalar], priority: int = 0) -> Column:
         return Column(key, label, tuple(fact(key, value, model.source) for value in values), priority)
@@ -81,9 +90,19 @@ def _tensors(model: Model) -> Table:
         column("experts", "experts", [w.copies for _, w, _ in named], 3),
         column("layers", "layers", [count for _, _, count in named], 2),
         column("elements", "elements in all", [w.elements * count for _, w, count in named]),
-        column("role", "role", [w.role.value for _, w, _ in named], 4),
+        column("stored", "stored in", [_stored_in(w, storage, model.dtype) for _, w, _ in named], 3),
+        column("role", "role", [_role(w) for _, w, _ in named], 4),
     )
     return Table("tensors", "Tensors, each under the first layer that has its like", columns)
+
+
+def _stored_in(weight: Weight, storage: WeightStorage, model_dtype: str) -> str:
+    packed = weight.format_under(storage)
+    return packed.name if packed else weight.plain_dtype(storage, model_dtype)
+
+
+def _role(weight: Weight) -> str:
+    return weight.role.value if weight.trained else f"{weight.role.value}, no parameter"
 
 
 def _named_tensors(model: Model) -> list[tuple[str, Weight, int]]:
@@ -97,26 +116,40 @@ def _named_tensors(model: Model) -> list[tuple[str, Weight, int]]:
 
 
 def _cache(model: Model) -> Cache:
+    layout = state_layout("transformers")
     return request_cache(
-        model.runs(), 1, kv_format("bf16"), state_layout("transformers"), model.dtype, Paged(16), model.source
+        model.slot_runs(), 1, kv_format("bf16"), layout, model.dtype, Paged(16), model.source
     )
 
 
-def _kept(layers: Sequence[Layer]) -> str:
+def kept_in_words(layers: Sequence[Layer]) -> str:
     """Return how many layers keep what: ``21 sliding 4,096 + 21 full``."""
     counts: dict[str, int] = {}
     for layer in layers:
-        match layer.slot().retention:
-            case Full():
-                word = "full"
-            case Chunked(chunk=chunk):
-                word = f"chunks of {chunk:,}"
-            case Sliding(window=window):
-                word = f"sliding {window:,}"
-            case PerRequest():
-                word = "state"
+        words = dict.fromkeys(_kept_word(slot) for slot in layer.slots())
+        if any(isinstance(slot.retention, Compressed) for slot in layer.slots()):
+            words.pop("state", None)  # tokens that wait to be compressed go with the compressed ones
+        word = " and ".join(words) or "no cache"
         counts[word] = counts.get(word, 0) + 1
     return " + ".join(f"{count} {word}" for word, count in counts.items())
+
+
+def _kept_word(slot: CacheSlot) -> str:
+    if not slot.owned:
+        return "shared"
+    match slot.retention:
+        case Full():
+            return "full"
+        case Chunked(chunk=chunk):
+            return f"chunks of {chunk:,}"
+        case Sliding(window=window):
+            return f"sliding {window:,}"
+        case Compressed(ratio=ratio):
+            return f"1 in {ratio:,}"
+        case Unfinished() | PerRequest():
+            return "state"
+        case _ as never:
+            assert_never(never)
 
 
 def gpus_report(devices: Sequence[Device]) -> Report:

@@ -74,7 +74,7 @@ def stage_memory(model: Model, stage: Stage, deployment: Deployment) -> StageMem
     overhead = overhead_bytes(deployment)
     spent = (total, weights, activations, overhead)
     cache = request_cache(
-        stage.runs(),
+        stage.slot_runs(),
         ranks,
         deployment.kv,
         deployment.state,

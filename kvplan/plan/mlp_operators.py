@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import assert_never
 
-from kvplan.arch.experts import Experts
+from kvplan.arch.experts import LATENT_IN, LATENT_OUT, SHARED, Experts
 from kvplan.arch.mlp import MLP
 from kvplan.arch.model import Run
 from kvplan.arch.weight import Weight
 from kvplan.hardware.efficiency import Kernel
 from kvplan.plan.deployment import Parallelism
 from kvplan.plan.law import Law, Of, law
-from kvplan.plan.mixer_operators import activations, products
 from kvplan.plan.operator import Operator
 from kvplan.plan.operator_formulas import distinct_experts, experts_read_bytes, ranks_share, routed_tokens
+from kvplan.plan.products import activations, products
 from kvplan.plan.rank import Rank
 from kvplan.plan.step_work import matrices_flops
 from kvplan.results import fact
@@ -24,11 +24,31 @@ from kvplan.units import Unit
 
 def mlp_operators(rank: Rank, run: Run) -> Iterator[Operator]:
     """Iterate over the operators of equal layers' feed-forward blocks, in the order they run."""
+    yield from _fed(rank, run)
+    given = run.layer.input_weights(rank.model.hidden_size, rank.model.norm)
+    if matrices := [w for w in given if w.is_matrix]:
+        yield products(rank, run, "per_layer_input", "per-layer input", matrices)
+    if run.layer.hyper_connections is not None:
+        # Around each part streams are read to weigh them and to sum them, and read and written to mix them.
+        streams = run.layer.hyper_connections.hc_mult * rank.model.hidden_size
+        weighing = products(
+            rank,
+            run,
+            "hyper_connections",
+            "hyper-connections",
+            [w for w in run.layer.stream_weights(rank.model.hidden_size) if w.is_matrix],
+        )
+        yield replace(weighing, activation_bytes=activations(rank, run, 2 * 4 * streams))
+
+
+def _fed(rank: Rank, run: Run) -> Iterator[Operator]:
     match run.layer.mlp:
         case MLP() as mlp:
-            yield from _two_steps(rank, run, "", "", list(mlp.weights(rank.model.hidden_size)))
+            yield from _two_steps(rank, run, "", "", list(run.layer.weights_of(mlp, rank.model.hidden_size)))
         case Experts() as experts:
             yield from _experts(rank, run, experts)
+        case None:
+            return
         case _ as never:
             assert_never(never)
 
@@ -36,7 +56,7 @@ def mlp_operators(rank: Rank, run: Run) -> Iterator[Operator]:
 def _two_steps(rank: Rank, run: Run, prefix: str, which: str, weights: list[Weight]) -> Iterator[Operator]:
     """Iterate over a block's products: into its width, gate and all, and back."""
     back = [w for w in weights if "down_proj" in w.name]
-    into = [w for w in weights if w not in back]
+    into = [w for w in weights if "_proj" in w.name and w not in back]
     gated = any("gate_proj" in w.name for w in into)
     first = ("gate_up_proj", "gate and up") if gated else ("up_proj", "up")
     yield products(rank, run, prefix + first[0], f"{which}{first[1]}", into)
@@ -44,14 +64,21 @@ def _two_steps(rank: Rank, run: Run, prefix: str, which: str, weights: list[Weig
 
 
 def _experts(rank: Rank, run: Run, experts: Experts) -> Iterator[Operator]:
-    weights = experts.weights(rank.model.hidden_size)
+    weights = run.layer.weights_of(experts, rank.model.hidden_size)
     router = [w for w in weights if w.name.startswith("mlp.gate.") or "shared_expert_gate" in w.name]
-    routed = [w for w in weights if w.copies > 1 or w.name.startswith("mlp.experts.")]
-    shared = [w for w in weights if w not in router and w not in routed]
+    routed = _beginning(weights, "mlp.experts.")
     yield products(rank, run, "router", "router", router)
-    if shared:
+    if shared := _beginning(weights, f"{SHARED}."):
         yield from _two_steps(rank, run, "shared_", "shared expert, ", shared)
+    if into := _beginning(weights, LATENT_IN):
+        yield products(rank, run, "latent_in_proj", "into the experts' latent", into)
     yield _routed(rank, run, experts, routed)
+    if back := _beginning(weights, LATENT_OUT):
+        yield products(rank, run, "latent_out_proj", "out of the experts' latent", back)
+
+
+def _beginning(weights: tuple[Weight, ...], prefix: str) -> list[Weight]:
+    return [w for w in weights if w.name.startswith(prefix)]
 
 
 def _routed(rank: Rank, run: Run, experts: Experts, weights: list[Weight]) -> Operator:
@@ -83,7 +110,9 @@ def _routed(rank: Rank, run: Run, experts: Experts, weights: list[Weight]) -> Op
     if cut.expert > 1:
         flops = law("matmul_flops", ranks_share, flops, fact("expert_parallel", cut.expert, "--ep"))
     width = experts.moe_intermediate_size // (1 if cut.expert > 1 else cut.tensor)
-    touched = 2 * rank.model.hidden_size + 3 * width
+    # An activation takes what the first step made, both halves of it or one, and gives the second its input.
+    between = (3 if experts.gated else 2) * width
+    touched = 2 * experts.expert_input(rank.model.hidden_size) + between
     per_token = experts.num_experts_per_tok * touched // cut.expert
     one_bytes = holder.bytes_of("bytes_of_one_expert", one)
     return Operator(

@@ -36,6 +36,24 @@ def chunk_step_tokens(context: Amount, new_tokens: Amount, chunk: int) -> Amount
     return new_tokens + context % chunk
 
 
+@formula(Unit.TOKENS, "those chosen for each of its own tokens, and none twice that is in view")
+def selected_step_tokens(context: Amount, new_tokens: Amount, index_topk: int) -> Amount:
+    """Most cached tokens that one request's decode step reads where an indexer chooses them."""
+    return minimum(context + new_tokens, new_tokens * index_topk)
+
+
+@formula(Unit.TOKENS, "each query reads its own block so far, and whole blocks of all before it")
+def selected_block_step_tokens(
+    context: Amount, new_tokens: Amount, topk_blocks: int, block_tokens: int
+) -> Amount:
+    """Most cached tokens that one request's decode step reads where an indexer chooses blocks of them."""
+    return minimum(
+        context + new_tokens,
+        new_tokens
+        * (minimum(context // block_tokens, topk_blocks - 1) * block_tokens + context % block_tokens + 1),
+    )
+
+
 @formula(Unit.TOKENS, "tokens divided over the ranks of a context-parallel group, rounded up")
 def tokens_on_rank(tokens: Amount, context_parallel: int) -> Amount:
     """Tokens of a request that the fullest context-parallel rank holds."""
@@ -143,9 +161,9 @@ def hidden_bytes(exchanges: int, tokens: Amount, hidden_size: int, element_bytes
 
 @formula(Unit.BYTES, "a copy for each chosen expert that lives on another rank, there and back")
 def dispatched_bytes(
-    layers: int, tokens: Amount, chosen: int, hidden_size: int, element_bytes: int, expert_parallel: int
+    layers: int, tokens: Amount, chosen: int, expert_input: int, element_bytes: int, expert_parallel: int
 ) -> Amount:
-    """Bytes of hidden states that a rank sends to experts elsewhere, and their results."""
+    """Bytes of hidden states, or of their latents, that go to experts on other ranks and back."""
     return (
-        2 * layers * tokens * chosen * hidden_size * element_bytes * (expert_parallel - 1) / expert_parallel
+        2 * layers * tokens * chosen * expert_input * element_bytes * (expert_parallel - 1) / expert_parallel
     )

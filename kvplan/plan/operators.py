@@ -11,7 +11,7 @@ from kvplan.arch.weight import Weight
 from kvplan.hardware.efficiency import Kernel
 from kvplan.plan.collectives import layer_exchanges, outer_exchanges
 from kvplan.plan.law import Of, law
-from kvplan.plan.mixer_operators import activations, mixer_operators
+from kvplan.plan.mixer_operators import mixer_operators
 from kvplan.plan.mlp_operators import mlp_operators
 from kvplan.plan.operator import Glue, Operator
 from kvplan.plan.operator_formulas import (
@@ -20,6 +20,7 @@ from kvplan.plan.operator_formulas import (
     head_read_bytes,
     weights_read_bytes,
 )
+from kvplan.plan.products import activations
 from kvplan.plan.rank import Rank
 from kvplan.plan.stages import Stage
 from kvplan.plan.step_work import head_flops
@@ -31,7 +32,7 @@ from kvplan.units import Unit
 def stage_operators(rank: Rank, stage: Stage) -> tuple[Operator, ...]:
     """Return the operators of a stage in the order they run, equal layers as one."""
     found = list(_embedding(rank)) if stage.is_first else []
-    for run in stage.runs():
+    for run in (run for run in stage.runs() if not run.layer.images_only):
         found += (_glue(rank, run), *mixer_operators(rank, run), *mlp_operators(rank, run))
         found += layer_exchanges(rank, run)
     if stage.is_last:
@@ -45,7 +46,8 @@ def stage_operators(rank: Rank, stage: Stage) -> tuple[Operator, ...]:
 def _embedding(rank: Rank) -> Iterator[Operator]:
     model = rank.model
     table = model.input_weights()[0]
-    tables = [table, *(w for w in model.input_weights() if w.role is TensorRole.POSITIONS)]
+    looked_up = (TensorRole.EMBEDDING, TensorRole.POSITIONS)
+    tables = [w for w in model.input_weights() if w.role in looked_up]
     # A packed row is rounded down to whole bytes: some rows are longer where their scales are shared.
     row = sum(_row_bytes(rank, w) for w in tables)
     row_bytes = fact("row_bytes", row, "bytes of one row of the embedding", Unit.BYTES)
@@ -65,6 +67,33 @@ def _embedding(rank: Rank) -> Iterator[Operator]:
             rank.element_bytes,
         ),
     )
+    if inside := model.multiplied_inputs():
+        yield _embedded(rank, inside)
+
+
+def _embedded(rank: Rank, weights: tuple[Weight, ...]) -> Operator:
+    """Return what is done with embeddings before the first layer: a projection, a norm."""
+    once = fact("layers", 1, "the embedding", Unit.LAYERS)
+    projected = any(w.is_matrix for w in weights)
+    flops = law("matmul_flops", head_flops, Of.TOKENS, rank.elements_of("elements", weights))
+    features = fact("features", 2 * rank.model.hidden_size, "numbers read and written for a token")
+    return Operator(
+        "embedded",
+        "projection and norm of embeddings",
+        Kernel.GEMM if projected else Glue.INSIDE,
+        1,
+        rank.format_of(weights) if projected else rank.plain_format,
+        matmul_flops=flops if projected else None,
+        weight_bytes=law("weight_bytes", weights_read_bytes, once, rank.bytes_of("bytes", weights)),
+        activation_bytes=law(
+            "activation_bytes",
+            activations_bytes,
+            once,
+            Of.TOKENS,
+            features,
+            rank.element_bytes,
+        ),
+    )
 
 
 def _row_bytes(rank: Rank, table: Weight) -> int:
@@ -75,16 +104,17 @@ def _row_bytes(rank: Rank, table: Weight) -> int:
 def _glue(rank: Rank, run: Run) -> Operator:
     """Return norms, residual sums, rotations and activations: little arithmetic, much passing through."""
     model, layer = rank.model, run.layer
-    # Attention sinks are a few numbers: they are counted here, not with the cache.
+    # Attention sinks are a few numbers: they are counted here, not with the cache. A bias is read with its
+    # matrix or its recurrence.
     norms = [
         w
         for w in model.layer_weights(layer)
-        if w.role is TensorRole.NORM or (w.role is TensorRole.BIAS and not w.name.endswith(".bias"))
+        if w.role is TensorRole.NORM or (w.role is TensorRole.BIAS and not w.name.endswith("bias"))
     ]
     layers = rank.fact("layers", run.count, Unit.LAYERS)
     one_layer = rank.bytes_of("bytes_of_one_layer", norms)
     # A norm takes the residual and the block's output and leaves both their sum and the normalised sum.
-    features = 4 * model.hidden_size * len(layer.block.norm_names()) + _activated(rank, run)
+    features = 4 * model.hidden_size * len(layer.norm_names()) + _activated(rank, run)
     return Operator(
         "norms",
         "norms and activations",
@@ -101,8 +131,10 @@ def _activated(rank: Rank, run: Run) -> int:
     match run.layer.mlp:
         case MLP(intermediate_size=width, gated=gated):
             return (3 if gated else 2) * width // rank.cut.tensor
-        case Experts(moe_intermediate_size=width, num_experts_per_tok=chosen):
-            return 3 * width * chosen // rank.cut.tensor
+        case Experts(moe_intermediate_size=width, num_experts_per_tok=chosen, gated=gated):
+            return (3 if gated else 2) * width * chosen // rank.cut.tensor
+        case None:
+            return 0
 
 
 def _head(rank: Rank) -> Iterator[Operator]:
@@ -111,7 +143,8 @@ def _head(rank: Rank) -> Iterator[Operator]:
     stored = model.input_weights()[0] if model.tie_word_embeddings else head
     rows = head.on_rank(rank.cut.tensor).shape[0]
     read = (*model.output_weights(), *((stored,) if model.tie_word_embeddings else ()))
-    elements, head_bytes = rank.elements_of("elements", [head]), rank.bytes_of("head_bytes", read)
+    elements = rank.elements_of("elements", model.multiplied_outputs())
+    head_bytes = rank.bytes_of("head_bytes", read)
     yield Operator(
         "lm_head",
         "output head",

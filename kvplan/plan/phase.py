@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import assert_never
 
+from kvplan.arch.entry import IndexKey
 from kvplan.arch.model import Model
-from kvplan.arch.retention import Chunked, Full, PerRequest, Retention, Sliding
+from kvplan.arch.retention import Chunked, Compressed, Full, PerRequest, Retention, Sliding, Unfinished
+from kvplan.arch.selected import TopBlocks, TopTokens
+from kvplan.arch.slot import CacheSlot, Sight
 from kvplan.formula import formula
 from kvplan.plan.cache import Stored
+from kvplan.plan.compressed_entries import entries_written
 from kvplan.plan.requests import Alike, over_requests
 from kvplan.plan.visibility import (
     Stretch,
@@ -45,9 +50,10 @@ class Phase:
         tokens: tokens run through the layers.
         logits: tokens whose logits are made.
         steps: steps, each request's counted by itself.
-        pairs: pairs of query and visible key, by what a layer keeps.
-        read: cache read, by what a layer keeps.
-        written: cache written in a layer that keeps tokens.
+        pairs: pairs of query and visible key, by what a layer sees.
+        read: cache read, by what a layer sees. Prefill reads all that is in view once a step, and leaves out
+            of it what an indexer has not chosen; decode reads what is chosen alone.
+        written: cache written in a layer that keeps tokens, by what it keeps.
     """
 
     name: str
@@ -55,13 +61,14 @@ class Phase:
     tokens: Quantity
     logits: Quantity
     steps: Quantity
-    pairs: Mapping[Retention, Quantity]
-    read: Mapping[Retention, Stored]
-    written: Stored
+    pairs: Mapping[Sight, Quantity]
+    read: Mapping[Sight, Stored]
+    written: Mapping[Retention, Stored]
 
     def sums(self) -> tuple[Quantity, ...]:
         """Return every sum over requests, each once."""
-        stored = [part for amount in (*self.read.values(), self.written) for part in amount.parts()]
+        amounts = (*self.read.values(), *self.written.values())
+        stored = [part for amount in amounts for part in amount.parts()]
         return tuple(dict.fromkeys((self.tokens, self.steps, *self.pairs.values(), *stored)))
 
 
@@ -75,14 +82,15 @@ class _Counting:
     several: Sequence[Alike]
     stretch: Callable[[Alike], Stretch]
 
-    def pairs(self, kept: Retention) -> Quantity:
-        name, source = f"{self.phase}_{kept_word(kept)}_pairs", self.model.source
-        return self._over(name, lambda a: visible_pairs(a.name, kept, self.stretch(a), source))
+    def pairs(self, sight: Sight) -> Quantity:
+        name, source = f"{self.phase}_{sight_word(sight)}_pairs", self.model.source
+        return self._over(name, lambda a: visible_pairs(a.name, sight, self.stretch(a), source))
 
-    def read(self, kept: Retention) -> Stored:
-        name, group, source = f"{self.phase}_{kept_word(kept)}", self.group, self.model.source
+    def read(self, sight: Sight) -> Stored:
+        name, group, source = f"{self.phase}_{sight_word(sight)}", self.group, self.model.source
+        seen = sight if self.absorbed else Sight(sight.retention)
         tokens = self._over(
-            f"{name}_tokens_read", lambda a: tokens_read(a.name, kept, self.stretch(a), source)
+            f"{name}_tokens_read", lambda a: tokens_read(a.name, seen, self.stretch(a), source)
         )
         if group is None:
             return Stored(tokens)
@@ -90,7 +98,12 @@ class _Counting:
         waiting = self._over(f"{name}_waiting_read", lambda a: waiting_read(a.name, self.stretch(a), group))
         return Stored(tokens, groups, waiting)
 
-    def written(self, tokens: Quantity) -> Stored:
+    def written(self, retention: Retention, tokens: Quantity) -> Stored:
+        if isinstance(retention, Compressed | Unfinished):
+            name, source = f"{self.phase}_{kept_word(retention)}_written", self.model.source
+            return Stored(
+                self._over(name, lambda a: entries_written(a.name, retention, self.stretch(a).steps, source))
+            )
         group = self.group
         if group is None:
             return Stored(tokens)
@@ -100,6 +113,10 @@ class _Counting:
             return computed(alike.name, groups_written, stretch.past, stretch.new, group)
 
         return Stored(tokens, self._over(f"{self.phase}_groups_written", completed), tokens)
+
+    @property
+    def absorbed(self) -> bool:
+        return self.phase == "decode"
 
     @property
     def group(self) -> Quantity | None:
@@ -138,18 +155,39 @@ def decode_phase(model: Model, kv: KvFormat, several: Sequence[Alike]) -> Phase:
 
 
 def _phase(counting: _Counting, tokens: Quantity, logits: Quantity, steps: Quantity) -> Phase:
-    slots = [run.layer.slot() for run in counting.model.runs()]
-    kept = dict.fromkeys(slot.retention for slot in slots if not isinstance(slot.retention, PerRequest))
+    slots = [run.slot for run in counting.model.slot_runs()]
+    slots = [slot for slot in slots if not isinstance(slot.retention, PerRequest)]
+    kept = dict.fromkeys(slot.sight for slot in slots)
+    # Queries see nothing of what waits to be compressed.
+    seen = [sight for sight in kept if not isinstance(sight.retention, Unfinished)]
     return Phase(
         name=counting.phase,
-        absorbed=counting.phase == "decode",
+        absorbed=counting.absorbed,
         tokens=tokens,
         logits=logits,
         steps=steps,
-        pairs={retention: counting.pairs(retention) for retention in kept},
-        read={retention: counting.read(retention) for retention in kept},
-        written=counting.written(tokens),
+        pairs={sight: counting.pairs(sight) for sight in seen},
+        read={sight: counting.read(sight) for sight in kept},
+        written={slot.retention: counting.written(slot.retention, tokens) for slot in slots},
     )
+
+
+def slot_word(slot: CacheSlot) -> str:
+    """Return a slot as one word of a figure's name: ``full``, ``window_4096``, ``top_2048``, ``index``."""
+    return "index" if isinstance(slot.entry, IndexKey) else sight_word(slot.sight)
+
+
+def sight_word(sight: Sight) -> str:
+    """Return what a layer sees as one word of a figure's name: ``full``, ``top_2048``, ``top_16x128``."""
+    match sight.selected:
+        case TopTokens(tokens=tokens):
+            return f"top_{tokens}"
+        case TopBlocks(blocks=blocks, block_tokens=length):
+            return f"top_{blocks}x{length}"
+        case None:
+            return kept_word(sight.retention)
+        case _ as never:
+            assert_never(never)
 
 
 def kept_word(retention: Retention) -> str:
@@ -161,5 +199,9 @@ def kept_word(retention: Retention) -> str:
             return f"window_{window}"
         case Chunked(chunk=chunk):
             return f"chunk_{chunk}"
+        case Compressed(ratio=ratio):
+            return f"compressed_{ratio}"
+        case Unfinished(ratio=ratio):
+            return f"waiting_{ratio}"
         case PerRequest():
             return "state"

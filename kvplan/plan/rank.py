@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kvplan.allocation import Allocation
-from kvplan.arch.model import Model, Run
+from kvplan.arch.model import Model, Run, SlotRun
+from kvplan.arch.slot import CacheSlot
 from kvplan.arch.weight import Weight, heads, kv_heads
 from kvplan.plan.cache import CacheRun, request_cache
 from kvplan.plan.deployment import Deployment, Parallelism
 from kvplan.plan.weights import tensor_bytes
 from kvplan.results import Quantity, fact, total
-from kvplan.storage import DTYPE_BYTES, KvFormat, StateLayout, WeightFormat, weight_format
+from kvplan.storage import DTYPE_BYTES, KvFormat, StateLayout, WeightFormat, WeightStorage, weight_format
 from kvplan.units import Unit
 
 
@@ -22,7 +23,7 @@ class Rank:
 
     model: Model
     cut: Parallelism
-    weights: WeightFormat
+    weights: WeightStorage
     kv: KvFormat
     state: StateLayout
     allocation: Allocation
@@ -42,20 +43,21 @@ class Rank:
 
     def elements_of(self, name: str, weights: Iterable[Weight]) -> Quantity:
         """Return the elements of its pieces of some matrices that one token uses, explained."""
-        pieces = [w.on_rank(self.cut.tensor) for w in weights if len(w.shape) == 2]
-        parts = tuple(fact(w.name, w.active_elements, w.dimensions, Unit.PARAMETERS) for w in pieces)
+        pieces = [w.on_rank(self.cut.tensor) for w in weights if w.is_matrix]
+        parts = tuple(fact(w.name, w.multiplied_elements, w.dimensions, Unit.PARAMETERS) for w in pieces)
         return total(name, Unit.PARAMETERS, parts)
 
     def format_of(self, weights: Iterable[Weight]) -> WeightFormat:
-        """Return what matrices of one role are stored in: their packed format, or their plain dtype."""
-        first = next(w for w in weights if len(w.shape) == 2)
-        packed = first.format_under(self.weights)
-        return packed or weight_format(first.plain_dtype(self.weights, self.model.dtype))
+        """Return what most elements of some matrices are stored in: a packed format, or a plain dtype."""
+        most = max((w for w in weights if w.is_matrix), key=lambda weight: weight.elements)
+        packed = most.format_under(self.weights)
+        return packed or weight_format(most.plain_dtype(self.weights, self.model.dtype))
 
-    def cached(self, run: Run) -> CacheRun:
-        """Return what a run of equal layers caches."""
+    def cached(self, run: Run, slot: CacheSlot) -> CacheRun:
+        """Return what a run of equal layers caches in one of their slots."""
+        slots = (SlotRun(run.layer, slot, run.count),)
         cache = request_cache(
-            (run,), self.cut.tensor, self.kv, self.state, self.model.dtype, self.allocation, self.model.source
+            slots, self.cut.tensor, self.kv, self.state, self.model.dtype, self.allocation, self.model.source
         )
         (found,) = cache.runs
         return found

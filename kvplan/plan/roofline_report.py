@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from kvplan.arch.experts import Experts
 from kvplan.hardware.device import Device
 from kvplan.hardware.peak import peak_flops_per_s, peak_format
+from kvplan.plan.cache_notes import cache_notes
 from kvplan.plan.capacity import Capacity
 from kvplan.plan.capacity_report import deployment_facts
 from kvplan.plan.crossover import compute_bound_batch, kv_overtakes_weights
@@ -297,4 +298,5 @@ def _notes(roofline: Roofline, asked: Asked) -> tuple[str, ...]:
         found.append("tokens/s and cost count every token that is verified, as if every guess were right")
     if roofline.deployment.parallelism.pipeline > 1:
         found.append("each of the pipeline's stages works on its own part of the batch")
+    found += cache_notes(roofline.model, roofline.deployment)
     return (*found, *time_notes(roofline.model, [roofline.deployment]))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kvplan.allocation import Allocation
-from kvplan.arch.model import Model, Run
+from kvplan.arch.model import Model, Run, SlotRun
 from kvplan.arch.retention import Retention
 from kvplan.formula import formula
 from kvplan.plan.cache import Cache, CacheRun, Stored, request_cache
@@ -20,6 +20,7 @@ from kvplan.plan.step_work import (
     phase_read_bytes,
     phase_written_bytes,
     run_name,
+    slot_name,
     step_weights_bytes,
 )
 from kvplan.plan.weights import parameter_count, weights_bytes
@@ -80,7 +81,7 @@ class RunPrediction:
         weights_bytes: weights, in float32.
         cache_live_bytes: keys, values, latents and states that matter when every request is at its end.
         cache_allocated_bytes: what is handed out for them.
-        state_bytes: the states among them.
+        state_bytes: the states among them, and room for tokens that wait to be compressed.
         cache_blocks: blocks handed out; ``None`` where there are none, as in a contiguous cache.
         alike_layers: cache of one layer, all requests together, equal layers as one.
         prefill, decode: what the phases multiply and touch.
@@ -145,7 +146,7 @@ def predict_run(
     """
     several = alike_requests(requests)
     layout = state_layout("transformers")
-    cache = request_cache(model.runs(), 1, kv, layout, ENGINE_DTYPE, allocation, model.source)
+    cache = request_cache(model.slot_runs(), 1, kv, layout, ENGINE_DTYPE, allocation, model.source)
     held = held_at_the_end(model, cache, several, allocation)
     (stage,) = pipeline_stages(model, 1)
     decode = _work(model, cache, decode_phase(model, kv, several))
@@ -157,12 +158,9 @@ def predict_run(
         weights_bytes=weights_bytes(model, stage, 1, weight_format(ENGINE_DTYPE)),
         cache_live_bytes=_live(model, cache, several, held),
         cache_allocated_bytes=_allocated(model, cache, several, held),
-        state_bytes=_states(model, cache, several),
+        state_bytes=_states(model, cache, several, held),
         cache_blocks=_blocks(held),
-        alike_layers=tuple(
-            _layer_bytes(model, run, cached, several, held)
-            for run, cached in zip(model.runs(), cache.runs, strict=True)
-        ),
+        alike_layers=tuple(_layer_bytes(model, run, cache, several, held) for run in model.runs()),
         prefill=_work(model, cache, prefill_phase(model, kv, several, chunk_tokens)),
         decode=decode,
         decode_intensity=_intensity(decode),
@@ -209,23 +207,21 @@ def _allocated(
 def _stored(
     model: Model, cache: Cache, several: Sequence[Alike], amounts: Mapping[Retention, Stored]
 ) -> tuple[Quantity, ...]:
-    """Return the bytes of each run of equal layers."""
+    """Return the bytes of each slot of runs of equal layers."""
     parts = []
-    for run, cached in zip(model.runs(), cache.runs, strict=True):
-        name = run_name(run.layer)
+    for run, cached in zip(model.slot_runs(), cache.runs, strict=True):
         if cached.live is None:
-            parts.append(_state(name, cached.layers, cached, several))
+            parts.append(_state(slot_name(run), cached.layers, cached, several))
         else:
-            parts.append(cached.bytes_of(name, cached.layers, amounts[run.layer.slot().retention]))
+            parts.append(cached.bytes_of(slot_name(run), cached.layers, amounts[run.slot.retention]))
     return tuple(parts)
 
 
-def _states(model: Model, cache: Cache, several: Sequence[Alike]) -> Quantity:
-    parts = tuple(
-        _state(run_name(run.layer), cached.layers, cached, several)
-        for run, cached in zip(model.runs(), cache.runs, strict=True)
-        if cached.live is None
-    )
+def _states(model: Model, cache: Cache, several: Sequence[Alike], held: Mapping[Retention, Held]) -> Quantity:
+    """Return what requests hold however long they are: states, and room for tokens that wait."""
+    amounts = {retention: some.allocated for retention, some in held.items()}
+    runs = zip(cache.runs, _stored(model, cache, several, amounts), strict=True)
+    parts = tuple(stored for cached, stored in runs if cached.live is None or cached.waits)
     return total("state_bytes", Unit.BYTES, parts, "states", "" if parts else "no layer keeps a state")
 
 
@@ -242,14 +238,29 @@ def _blocks(held: Mapping[Retention, Held]) -> Quantity | None:
 
 
 def _layer_bytes(
-    model: Model, run: Run, cached: CacheRun, several: Sequence[Alike], held: Mapping[Retention, Held]
+    model: Model, run: Run, cache: Cache, several: Sequence[Alike], held: Mapping[Retention, Held]
 ) -> LayerBytes:
-    one = fact("layers", 1, "one of the equal ones", Unit.LAYERS)
-    if cached.live is None:
-        live = allocated = _state("state_bytes", one, cached, several)
-    else:
-        some = held[run.layer.slot().retention]
-        live = cached.bytes_of("live_bytes", one, some.live)
-        allocated = cached.bytes_of("allocated_bytes", one, some.allocated)
+    stored = [
+        _slot_bytes(found, cached, several, held)
+        for found, cached in zip(model.slot_runs(), cache.runs, strict=True)
+        if found.layer == run.layer and found.slot.owned
+    ]
     indices = tuple(index for index, layer in enumerate(model.layers) if layer == run.layer)
+    note = "" if stored else "stores nothing"
+    live, allocated = (
+        total(f"{word}_bytes", Unit.BYTES, tuple(of[place] for of in stored), note=note)
+        for place, word in enumerate(("live", "allocated"))
+    )
     return LayerBytes(run_name(run.layer), indices, live, allocated)
+
+
+def _slot_bytes(
+    run: SlotRun, cached: CacheRun, several: Sequence[Alike], held: Mapping[Retention, Held]
+) -> tuple[Quantity, Quantity]:
+    """Return the live and the allocated bytes of one layer's slot, all requests together."""
+    name, one = slot_name(run), fact("layers", 1, "one of the equal ones", Unit.LAYERS)
+    if cached.live is None:
+        state = _state(name, one, cached, several)
+        return state, state
+    some = held[run.slot.retention]
+    return cached.bytes_of(name, one, some.live), cached.bytes_of(name, one, some.allocated)

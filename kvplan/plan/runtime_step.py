@@ -67,7 +67,7 @@ def decode_s(
     bandwidth = device.memory.bandwidth_gb_per_s * GB
     heads = bytes_read_by_heads(work.attention_flops, roofline.deployment.kv.bits)
     return runtime_decode_s(
-        layers=sum(run.count for run in roofline.model.runs()),
+        layers=sum(run.count for run in roofline.model.text_runs()),
         layer_s=fit.layer_us * _MICRO,
         weight_bytes=work.weight_bytes if weight_bytes is None else weight_bytes,
         weight_bytes_per_s=min(fit.memory_share * bandwidth, _unpacked_bytes_per_s(device, fit)),

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from kvplan.allocation import Contiguous, Paged
-from kvplan.arch.layer import Layer
 from kvplan.arch.model import Model
-from kvplan.arch.retention import Chunked, Full, PerRequest, Sliding
+from kvplan.arch.retention import Chunked, Compressed, Full, PerRequest, Sliding, Unfinished
+from kvplan.arch.slot import CacheSlot
 from kvplan.errors import UsageError
 from kvplan.plan.deployment import Deployment
 
@@ -77,17 +77,17 @@ class Setup:
             case _ as never:
                 assert_never(never)
 
-    def keeps_every_token(self, layer: Layer) -> bool:
-        """Whether a layer lets go of no token: full attention, or a window as long as the longest request."""
+    def keeps_every_token(self, slot: CacheSlot) -> bool:
+        """Whether a slot lets go of no token: full attention, or a window as long as the longest request."""
         longest = self.deployment.max_tokens
-        match layer.slot().retention:
-            case Full():
+        match slot.retention:
+            case Full() | Compressed():
                 return True
             case Sliding(window):
                 return window >= longest
             case Chunked(chunk):
                 return chunk >= longest
-            case PerRequest():
+            case Unfinished() | PerRequest():
                 return False
             case _ as never:
                 assert_never(never)

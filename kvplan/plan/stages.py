@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvplan.arch.layer import Layer
-from kvplan.arch.model import Model, Run, group_equal
+from kvplan.arch.model import Model, Run, SlotRun, group_equal, slot_runs
+from kvplan.arch.slot import CacheSlot
 from kvplan.arch.weight import Weight
 from kvplan.errors import UsageError
 
@@ -32,6 +33,10 @@ class Stage:
         """Group this stage's equal layers."""
         return group_equal(self.layers)
 
+    def slot_runs(self) -> tuple[SlotRun, ...]:
+        """Return every slot of this stage's runs of equal layers."""
+        return slot_runs(self.runs())
+
     def outer_weights(self, model: Model) -> tuple[Weight, ...]:
         """Return the tensors this stage holds outside its layers.
 
@@ -52,7 +57,7 @@ def pipeline_stages(model: Model, count: int) -> tuple[Stage, ...]:
     (vLLM, distributed/utils.py, get_pp_indices).
 
     Raises:
-        UsageError: there are more stages than layers.
+        UsageError: there are more stages than layers, or a layer reads a cache of another stage.
     """
     depth = len(model.layers)
     if count > depth:
@@ -63,5 +68,17 @@ def pipeline_stages(model: Model, count: int) -> tuple[Stage, ...]:
     stages, start = [], 0
     for number, size in enumerate(sizes, start=1):
         stages.append(Stage(number, count, model.layers[start : start + size]))
+        _refuse_a_cache_elsewhere(stages[-1])
         start += size
     return tuple(stages)
+
+
+def _refuse_a_cache_elsewhere(stage: Stage) -> None:
+    """Refuse a stage that reads what another has stored (vLLM, attention.py, validate_kv_sharing_target)."""
+    stored: set[CacheSlot] = set()
+    for slot in (slot for layer in stage.layers for slot in layer.slots()):
+        if slot.owned:
+            stored.add(slot)
+        elif replace(slot, owned=True) not in stored:
+            here = f"stage {stage.number} of {stage.of}"
+            raise UsageError(f"layers on {here} read the cache of a layer on a stage before it")

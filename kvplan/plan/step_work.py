@@ -6,21 +6,27 @@ multiplied. Attention counts the pairs of query and key that are really visible.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import assert_never
+from collections.abc import Callable, Iterator
+from typing import Any, assert_never
 
 from kvplan.arch.attention import Attention
+from kvplan.arch.block_indexer import BlockIndexer
+from kvplan.arch.compressed_attention import CompressedAttention
+from kvplan.arch.entry_indexer import EntryIndexer
 from kvplan.arch.experts import Experts
-from kvplan.arch.gated_delta_net import GatedDeltaNet
+from kvplan.arch.indexer import Indexer
 from kvplan.arch.latent_attention import LatentAttention
-from kvplan.arch.layer import Layer
-from kvplan.arch.model import Model, Run
+from kvplan.arch.layer import Layer, SingleMixer
+from kvplan.arch.model import Model, Run, SlotRun
+from kvplan.arch.recurrent import Recurrent
+from kvplan.arch.retention import Full
+from kvplan.arch.slot import Sight
 from kvplan.arch.weight import Weight
-from kvplan.formula import formula
+from kvplan.formula import Formula, formula
 from kvplan.plan.cache import Cache, CacheRun
-from kvplan.plan.phase import Phase, kept_word
+from kvplan.plan.phase import Phase, slot_word
 from kvplan.results import Quantity, computed, fact, total
-from kvplan.storage import plain_tensor_bytes
+from kvplan.storage import TensorRole, plain_tensor_bytes
 from kvplan.units import Count, Unit
 
 # The matrix that makes keys and values from latents.
@@ -37,7 +43,7 @@ def matrices_flops(layers: Count, tokens: Count, elements: Count) -> Count:
 
 @formula(Unit.FLOPS, "a multiplication and an addition for each element and token")
 def head_flops(tokens: Count, elements: Count) -> Count:
-    """Operations of the output head."""
+    """Operations of the output head, or of another matrix outside the layers."""
     return 2 * tokens * elements
 
 
@@ -55,20 +61,16 @@ def absorbed_attention_flops(
     return 2 * layers * pairs * heads * (2 * kv_lora_rank + qk_rope_head_dim)
 
 
-@formula(Unit.FLOPS, "the convolution; the state is read, corrected and read again: arXiv 2412.06464")
-def delta_net_flops(
-    layers: Count,
-    tokens: Count,
-    conv_kernel: Count,
-    conv_channels: Count,
-    value_heads: Count,
-    key_head_dim: Count,
-    value_head_dim: Count,
-) -> Count:
-    """Operations of the recurrence in a run of equal gated delta nets."""
-    return (
-        layers * tokens * (2 * conv_kernel * conv_channels + 6 * value_heads * key_head_dim * value_head_dim)
-    )
+@formula(Unit.FLOPS, "query times key, times the head's weight, for each pair: arXiv 2512.02556, equation 1")
+def index_score_flops(layers: Count, pairs: Count, index_n_heads: Count, index_head_dim: Count) -> Count:
+    """Operations of the scores that indexers choose by, in a run of equal layers."""
+    return 2 * layers * pairs * index_n_heads * (index_head_dim + 1)
+
+
+@formula(Unit.FLOPS, "query times key for each pair; the best of a block is its score")
+def block_score_flops(layers: Count, pairs: Count, index_n_heads: Count, index_head_dim: Count) -> Count:
+    """Operations of the scores that indexers choose blocks by, in a run of equal layers."""
+    return 2 * layers * pairs * index_n_heads * index_head_dim
 
 
 @formula(Unit.BYTES, "each step reads and writes the whole state once")
@@ -88,25 +90,29 @@ def layers_read_bytes(layers: Count, elements: Count, element_bytes: int) -> Cou
 
 def phase_matmul_flops(model: Model, phase: Phase) -> Quantity:
     """Return the operations of every product with a weight matrix, explained."""
-    parts = [part for run in model.runs() for part in _matrices(model, run, phase)]
-    head = model.head_weight()
-    elements = fact(head.name, head.elements, head.dimensions, Unit.PARAMETERS)
-    parts.append(computed("lm_head", head_flops, phase.logits, elements))
+    parts = [part for run in model.text_runs() for part in _matrices(model, run, phase)]
+    outer = [(weight, phase.tokens) for weight in model.multiplied_inputs()]
+    outer += [(weight, phase.logits) for weight in model.multiplied_outputs()]
+    for weight, rows in outer:
+        if weight.is_matrix:
+            elements = fact(weight.name, weight.elements, weight.dimensions, Unit.PARAMETERS)
+            parts.append(computed(weight.name.removesuffix(".weight"), head_flops, rows, elements))
     return total(f"{phase.name}_matmul_flops", Unit.FLOPS, tuple(parts), f"{phase.name} matmul")
 
 
 def phase_attention_flops(model: Model, phase: Phase) -> Quantity:
     """Return the operations of attention and recurrences, explained."""
-    parts = tuple(_core(model, run, phase) for run in model.runs())
+    parts = tuple(part for run in model.text_runs() for part in _cores(model, run, phase))
     return total(f"{phase.name}_attention_flops", Unit.FLOPS, parts, f"{phase.name} attention")
 
 
 def phase_read_bytes(model: Model, cache: Cache, phase: Phase) -> Quantity:
     """Return the bytes of cache read, explained; ``cache`` is one request's over all layers."""
 
-    def read(run: Run, cached: CacheRun) -> Quantity:
-        stored = phase.read[run.layer.slot().retention]
-        return cached.bytes_of(run_name(run.layer), cached.layers, stored)
+    def read(run: SlotRun, cached: CacheRun) -> Quantity:
+        # Layers that store nothing of their own read all the same.
+        layers = fact("layers", run.count, model.source, Unit.LAYERS)
+        return cached.bytes_of(slot_name(run), layers, phase.read[run.slot.sight])
 
     return _traffic(f"{phase.name}_cache_read_bytes", f"{phase.name} cache read", model, cache, phase, read)
 
@@ -114,8 +120,8 @@ def phase_read_bytes(model: Model, cache: Cache, phase: Phase) -> Quantity:
 def phase_written_bytes(model: Model, cache: Cache, phase: Phase) -> Quantity:
     """Return the bytes of cache written, explained; ``cache`` is one request's over all layers."""
 
-    def written(run: Run, cached: CacheRun) -> Quantity:
-        return cached.bytes_of(run_name(run.layer), cached.layers, phase.written)
+    def written(run: SlotRun, cached: CacheRun) -> Quantity:
+        return cached.bytes_of(slot_name(run), cached.layers, phase.written[run.slot.retention])
 
     name, label = f"{phase.name}_cache_written_bytes", f"{phase.name} cache written"
     return _traffic(name, label, model, cache, phase, written)
@@ -126,8 +132,8 @@ def step_weights_bytes(model: Model, element_bytes: Quantity) -> Quantity:
 
     Rows of embeddings are looked up and not counted; which routed experts are read depends on the tokens.
     """
-    parts = [_layers_read(model, run, element_bytes) for run in model.runs()]
-    for weight in _output_weights(model):
+    parts = [_layers_read(model, run, element_bytes) for run in model.text_runs()]
+    for weight in (*model.multiplied_inputs(), *model.multiplied_outputs()):
         elements = fact("elements", weight.elements, weight.dimensions, Unit.PARAMETERS)
         parts.append(computed(weight.name, plain_tensor_bytes, elements, element_bytes))
     routed = any(isinstance(run.layer.mlp, Experts) for run in model.runs())
@@ -137,9 +143,17 @@ def step_weights_bytes(model: Model, element_bytes: Quantity) -> Quantity:
 
 
 def run_name(layer: Layer) -> str:
-    """Return equal layers' name in a sum: ``full_layers``, ``window_4096_expert_layers``."""
-    experts = "_expert" if isinstance(layer.mlp, Experts) else ""
-    return f"{kept_word(layer.slot().retention)}{experts}_layers"
+    """Return equal layers' name in a sum: ``full_layers``, ``window_4096_expert_layers``, ``mlp_layers``."""
+    words = [slot_word(slot) for slot in layer.slots()]
+    if isinstance(layer.mlp, Experts):
+        words.append("expert")
+    return "_".join((*dict.fromkeys(words or ["mlp"]), "layers"))
+
+
+def slot_name(run: SlotRun) -> str:
+    """Return the name in a sum of one of equal layers' slots: ``full_layers``, ``state_expert_layers``."""
+    experts = "_expert" if isinstance(run.layer.mlp, Experts) else ""
+    return f"{slot_word(run.slot)}{experts}_layers"
 
 
 # ------------------------------------------------------------------ of a run of equal layers
@@ -148,20 +162,25 @@ def run_name(layer: Layer) -> str:
 def _matrices(model: Model, run: Run, phase: Phase) -> tuple[Quantity, ...]:
     """Return the products with a run's matrices; those that expand latents are counted by latents read."""
     layers = fact("layers", run.count, model.source, Unit.LAYERS)
-    matrices = [w for w in model.layer_weights(run.layer) if len(w.shape) == 2]
-    expands = isinstance(run.layer.mixer, LatentAttention) and not phase.absorbed
+    matrices = [w for w in model.layer_weights(run.layer) if w.is_matrix]
+    expands = any(_expands_cached(mixer, phase) for mixer in run.layer.mixers())
     always = [w for w in matrices if not (expands and w.name == _EXPANDING)]
     name, found = run_name(run.layer), []
     found.append(computed(name, matrices_flops, layers, phase.tokens, _elements(always)))
     if expands:
         (expanding,) = (w for w in matrices if w.name == _EXPANDING)
-        latents = phase.read[run.layer.slot().retention].tokens
+        latents = phase.read[run.layer.slots()[0].sight].tokens
         found.append(computed(f"{name}_kv_b", matrices_flops, layers, latents, _elements([expanding])))
     return tuple(found)
 
 
+def _expands_cached(mixer: SingleMixer, phase: Phase) -> bool:
+    """Whether a mixer makes keys and values of every latent in view, and not of its own tokens alone."""
+    return isinstance(mixer, LatentAttention) and not (phase.absorbed or mixer.expanded_cache)
+
+
 def _elements(weights: list[Weight]) -> Quantity:
-    parts = tuple(fact(w.name, w.active_elements, _shape(w), Unit.PARAMETERS) for w in weights)
+    parts = tuple(fact(w.name, w.multiplied_elements, _shape(w), Unit.PARAMETERS) for w in weights)
     return total("elements", Unit.PARAMETERS, parts)
 
 
@@ -170,36 +189,67 @@ def _shape(weight: Weight) -> str:
     return f"{chosen}({weight.dimensions})"
 
 
-def _core(model: Model, run: Run, phase: Phase) -> Quantity:
-    name, source, mixer = run_name(run.layer), model.source, run.layer.mixer
+def _cores(model: Model, run: Run, phase: Phase) -> Iterator[Quantity]:
+    """Iterate over the attention and the recurrence of a run of equal layers."""
+    for mixer in run.layer.mixers():
+        match mixer:
+            case LatentAttention(indexer=Indexer(shared=False) as indexer):
+                yield _index_scores(model, run, indexer, index_score_flops, phase.pairs[Sight(Full())])
+            case CompressedAttention(indexer=EntryIndexer() as indexer):
+                pairs = phase.pairs[Sight(mixer.attended()[1].retention)]
+                yield _index_scores(model, run, indexer, index_score_flops, pairs)
+            case Attention(indexer=BlockIndexer() as indexer):
+                yield _index_scores(model, run, indexer, block_score_flops, phase.pairs[Sight(Full())])
+        yield _core(model, run, mixer, phase)
+
+
+def _index_scores(
+    model: Model,
+    run: Run,
+    indexer: Indexer | BlockIndexer | EntryIndexer,
+    flops: Formula[Any, Any],
+    pairs: Quantity,
+) -> Quantity:
+    """Return the operations of an indexer, which scores every token, or every entry, in view."""
+    return computed(
+        f"{run_name(run.layer)}_scores",
+        flops,
+        fact("layers", run.count, model.source, Unit.LAYERS),
+        pairs,
+        fact("index_n_heads", indexer.index_n_heads, model.source),
+        fact("index_head_dim", indexer.index_head_dim, model.source),
+    )
+
+
+def _core(model: Model, run: Run, mixer: SingleMixer, phase: Phase) -> Quantity:
+    name, source = run_name(run.layer), model.source
     layers = fact("layers", run.count, source, Unit.LAYERS)
 
     def sizes(**named: int) -> tuple[Quantity, ...]:
         return tuple(fact(key, value, source) for key, value in named.items())
 
     match mixer:
-        case Attention(num_attention_heads=heads, head_dim=width):
-            pairs = phase.pairs[run.layer.slot().retention]
-            known = sizes(heads=heads, k_dim=width, v_dim=width)
+        case Attention(num_attention_heads=heads):
+            pairs = phase.pairs[mixer.slots()[0].sight]
+            known = sizes(heads=heads, k_dim=mixer.head_dim, v_dim=mixer.value_dim)
             return computed(name, attention_flops, layers, pairs, *known)
         case LatentAttention(num_attention_heads=heads):
-            pairs = phase.pairs[run.layer.slot().retention]
-            if phase.absorbed:
+            pairs = phase.pairs[mixer.slots()[0].sight]
+            if phase.absorbed and not mixer.expanded_cache:
                 known = sizes(
                     heads=heads, kv_lora_rank=mixer.kv_lora_rank, qk_rope_head_dim=mixer.qk_rope_head_dim
                 )
                 return computed(name, absorbed_attention_flops, layers, pairs, *known)
             known = sizes(heads=heads, qk_head_dim=mixer.qk_head_dim, v_head_dim=mixer.v_head_dim)
             return computed(name, attention_flops, layers, pairs, *known)
-        case GatedDeltaNet():
-            known = sizes(
-                conv_kernel=mixer.linear_conv_kernel_dim,
-                conv_channels=2 * mixer.key_width + mixer.value_width,
-                value_heads=mixer.linear_num_value_heads,
-                key_head_dim=mixer.linear_key_head_dim,
-                value_head_dim=mixer.linear_value_head_dim,
-            )
-            return computed(name, delta_net_flops, layers, phase.tokens, *known)
+        case CompressedAttention(num_attention_heads=heads, head_dim=dim):
+            seen = tuple(phase.pairs[slot.sight] for slot in mixer.attended())
+            pairs = total("pairs", Unit.PAIRS, seen)
+            return computed(name, attention_flops, layers, pairs, *sizes(heads=heads, k_dim=dim, v_dim=dim))
+        case Recurrent():
+            core = mixer.recurrence()
+            known = sizes(**{size.name: size.value for size in core.sizes})
+            return computed(name, core.flops, layers, phase.tokens, *known)
         case _ as never:
             assert_never(never)
 
@@ -210,26 +260,23 @@ def _traffic(
     model: Model,
     cache: Cache,
     phase: Phase,
-    figure: Callable[[Run, CacheRun], Quantity],
+    figure: Callable[[SlotRun, CacheRun], Quantity],
 ) -> Quantity:
     parts = []
-    for run, cached in zip(model.runs(), cache.runs, strict=True):
+    for run, cached in zip(model.slot_runs(), cache.runs, strict=True):
         if cached.live is None:
             sizes = (cached.layers, phase.steps, cached.entry_bytes)
-            parts.append(computed(run_name(run.layer), state_traffic_bytes, *sizes))
+            parts.append(computed(slot_name(run), state_traffic_bytes, *sizes))
         else:
             parts.append(figure(run, cached))
     return total(name, Unit.BYTES, tuple(parts), label)
 
 
 def _layers_read(model: Model, run: Run, element_bytes: Quantity) -> Quantity:
-    weights = [w for w in model.layer_weights(run.layer) if w.copies == 1]
+    weights = [
+        w for w in model.layer_weights(run.layer) if w.copies == 1 and w.role is not TensorRole.EMBEDDING
+    ]
     parts = tuple(fact(w.name, w.elements, _shape(w), Unit.PARAMETERS) for w in weights)
     elements = total("elements", Unit.PARAMETERS, parts)
     layers = fact("layers", run.count, model.source, Unit.LAYERS)
     return computed(run_name(run.layer), layers_read_bytes, layers, elements, element_bytes)
-
-
-def _output_weights(model: Model) -> tuple[Weight, ...]:
-    tied = (model.head_weight(),) if model.tie_word_embeddings else ()
-    return (*model.output_weights(), *tied)

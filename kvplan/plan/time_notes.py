@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kvplan.arch.gated_delta_net import GatedDeltaNet
+from kvplan.arch.attention import Attention
+from kvplan.arch.compressed_attention import CompressedAttention
 from kvplan.arch.latent_attention import LatentAttention
 from kvplan.arch.model import Model
+from kvplan.arch.recurrent import Recurrent
 from kvplan.hardware.efficiency import Kernel
 from kvplan.hardware.link import GPUS_OF_A_BOX
 from kvplan.plan.deployment import Deployment
@@ -27,10 +29,14 @@ def time_notes(model: Model, deployments: Sequence[Deployment]) -> Iterator[str]
 
 def _unjudged(model: Model) -> Iterator[str]:
     """Iterate over the kinds of layers that no end-to-end measurement is of."""
-    for run in model.runs():
-        if isinstance(run.layer.mixer, LatentAttention):
+    for mixer in (mixer for run in model.runs() for mixer in run.layer.mixers()):
+        if isinstance(mixer, Attention) and mixer.indexer is not None:
+            yield "attention over chosen blocks"
+        if isinstance(mixer, LatentAttention):
             yield "latent attention"
-        if isinstance(run.layer.mixer, GatedDeltaNet):
+        if isinstance(mixer, CompressedAttention):
+            yield "compressed attention"
+        if isinstance(mixer, Recurrent):
             yield "a recurrent layer"
 
 

@@ -7,7 +7,14 @@ from kvplan.arch.weight import Weight
 from kvplan.formula import formula
 from kvplan.plan.stages import Stage
 from kvplan.results import Quantity, computed, fact, total
-from kvplan.storage import DTYPE_BYTES, WeightFormat, plain_tensor_bytes, tiled_matrix_bytes
+from kvplan.storage import (
+    DTYPE_BYTES,
+    WeightFormat,
+    WeightStorage,
+    doubly_scaled_tensor_bytes,
+    plain_tensor_bytes,
+    tiled_matrix_bytes,
+)
 from kvplan.units import Count, Unit
 
 
@@ -24,7 +31,7 @@ def parameters_of_layers(layers: Count, parameters_of_one_layer: Count) -> Count
 
 
 def weights_bytes(
-    model: Model, stage: Stage, tensor_parallel: int, storage: WeightFormat, expert_parallel: int = 1
+    model: Model, stage: Stage, tensor_parallel: int, storage: WeightStorage, expert_parallel: int = 1
 ) -> Quantity:
     """Return the bytes of weights on one rank of a stage, with every tensor among its parts."""
 
@@ -66,7 +73,7 @@ def _shape(weight: Weight) -> str:
 def tensor_bytes(
     whole: Weight,
     tensor_parallel: int,
-    storage: WeightFormat,
+    storage: WeightStorage,
     model_dtype: str,
     expert_parallel: int = 1,
 ) -> Quantity:
@@ -88,5 +95,14 @@ def tensor_bytes(
         fact("tiles", packed.tiles(rows, columns), packed.source),
         fact("tile_half_bytes", packed.tile_half_bytes, packed.source),
         fact("column_bytes", packed.column_bytes, packed.source),
-        fact("tensor_bytes", packed.tensor_bytes, packed.source),
+        _once_per_matrix(packed, rows, columns),
     )
+
+
+def _once_per_matrix(packed: WeightFormat, rows: int, columns: int) -> Quantity:
+    """Return the bytes of a matrix that belong to no tile and no column."""
+    once = fact("tensor_bytes", packed.tensor_bytes, packed.source)
+    if not packed.scales_per_scale:
+        return once
+    scales = fact("scales_of_scales", packed.scales_of_scales(rows, columns), packed.source)
+    return computed("tensor_bytes", doubly_scaled_tensor_bytes, once, scales)

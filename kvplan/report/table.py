@@ -88,7 +88,7 @@ def _print_table(console: Console, table: Table, terminal: Terminal) -> None:
         if least is None or least.priority == 0:
             break
         columns.remove(least)
-        dropped.append(" ".join(column_head(table, least).split()))
+        dropped.append(" ".join((least.label or column_head(table, least)).split()))
     _print_wide(console, _rich_table(columns, table))
     if dropped:
         _say(console, terminal, Text(f"  (no room for: {', '.join(dropped)})", style="dim"))

@@ -2,80 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 from kvplan.arch.model import Model
 from kvplan.checks import FieldError, Where
 from kvplan.errors import Problem, SpecError, did_you_mean
+from kvplan.specs import families
 from kvplan.specs.config import Config
-from kvplan.specs.document import Document, dotted, printable
-from kvplan.specs.families import deepseek, gemma, gpt_oss, llama, older, qwen3
-from kvplan.specs.families.common import Identity
+from kvplan.specs.document import Document, dotted
+from kvplan.specs.families import wrappers
+from kvplan.specs.families.common import Adapter, Families, Identity
+from kvplan.specs.quantization.read import with_quantization
 from kvplan.specs.strict_json import read_json
 
-FAMILIES: dict[str, Callable[[Config, Identity], Model]] = {
-    "deepseek_v2": deepseek.deepseek_v2,
-    "deepseek_v3": deepseek.deepseek_v3,
-    "falcon": older.falcon,
-    "gemma2": gemma.gemma2,
-    "gemma3": gemma.gemma3,
-    "gemma3_text": gemma.gemma3_text,
-    "gpt2": older.gpt2,
-    "gpt_oss": gpt_oss.gpt_oss,
-    "kimi_k2": deepseek.deepseek_v3,
-    "llama": llama.llama,
-    "mistral": llama.mistral,
-    "mixtral": llama.mixtral,
-    "phi": older.phi,
-    "phi3": llama.phi3,
-    "qwen2": llama.qwen2,
-    "qwen3": qwen3.qwen3,
-    "qwen3_moe": qwen3.qwen3_moe,
-    "qwen3_next": qwen3.qwen3_next,
-}
 
-_GENERATING = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+def _text_families() -> Iterator[tuple[str, Adapter]]:
+    """Iterate over the model types that the modules of kvplan.specs.families read, each with its adapter."""
+    for module in iter_modules(families.__path__):
+        found: Families = getattr(import_module(f"{families.__name__}.{module.name}"), "FAMILIES", {})
+        yield from sorted(found.items())
+
+
+TEXT_FAMILIES: Families = dict(_text_families())
+FAMILIES: Families = {**TEXT_FAMILIES, **wrappers.adapters(TEXT_FAMILIES)}
+
+# Classes whose released files may leave out their model_type.
+_TYPES = {"MiniCPM3ForCausalLM": "minicpm3"}
+_GENERATING = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ChatGLMModel")
 
 
 def import_file(path: Path, identity: Identity) -> Model:
     """Return the model that a config.json on disk describes.
 
     Raises:
-        SpecError: as :func:`import_config`, or a quantisation described beside the file only.
+        SpecError: as :func:`import_config`.
         FileError: the file cannot be read.
     """
     document = read_json(path)
     beside = path.with_name("hf_quant_config.json")
-    quantised = isinstance(document.data, dict) and document.data.get("quantization_config")
-    if beside.is_file() and not quantised:
-        message = "this quantisation is not understood, and without it the weights would be counted as plain"
-        raise SpecError([Problem(printable(str(beside)), 1, 1, message)])
-    return import_config(document, identity)
+    return import_config(document, identity, read_json(beside) if beside.is_file() else None)
 
 
-def import_config(document: Document, identity: Identity) -> Model:
+def import_config(document: Document, identity: Identity, beside: Document | None = None) -> Model:
     """Return the model that a config.json describes.
+
+    ``beside`` is the hf_quant_config.json of its folder: the file's quantisation where config.json has none.
 
     Raises:
         SpecError: a key is missing, malformed or not understood; each is named with its place.
     """
     config = Config(document)
-    model_type = config.text("model_type")
+    model_type = config.text("model_type") or _type_of_class(config)
     adapt = FAMILIES.get(model_type)
     if adapt is None:
-        known = did_you_mean(model_type, FAMILIES) or f"understood: {', '.join(FAMILIES)}"
+        known = did_you_mean(model_type, FAMILIES) or f"{len(FAMILIES)} others are, such as llama"
         message = (
             f"model_type {model_type[:40]!r} is not understood ({known})"
             if model_type
-            else (f"'model_type' is required ({known})")
+            else "'model_type' is required"
         )
         raise SpecError([document.problem(("model_type",), message)])
     _refuse_other_heads(config)
     try:
-        return adapt(config, identity)
+        return with_quantization(adapt(config, identity), config, beside)
     except FieldError as error:
         raise SpecError([_placed(document, where, text) for where, text in error.complaints]) from error
+
+
+def _type_of_class(config: Config) -> str:
+    """Return the model_type of the class that a file names where it says none itself (MiniCPM3-4B)."""
+    return next((_TYPES[name] for name in config.words("architectures") if name in _TYPES), "")
 
 
 def _refuse_other_heads(config: Config) -> None:

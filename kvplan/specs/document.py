@@ -22,6 +22,11 @@ MAX_DEPTH = 64
 MAX_INTEGER_DIGITS = 30
 # A megabyte can hold half a million list items, each with a path of up to 64 steps: 300 MB of places.
 MAX_VALUES = 50_000
+# A config.json may name every expert of a quantised model: MiniMax-M3-NVFP4 has 22,422 modules in 2.8 MB.
+# Its values are many but shallow, and so the steps of their paths are bounded too: 100 MB of places.
+MAX_JSON_BYTES = 8 << 20
+MAX_JSON_VALUES = 200_000
+MAX_PATH_STEPS = MAX_VALUES * MAX_DEPTH // 4
 # Nobody reads more than this many mistakes, and a hostile file can hold 300,000.
 MAX_PROBLEMS = 100
 # No more of a file than this is repeated in a message.
@@ -46,6 +51,18 @@ class Document:
     data: object
     value_places: Mapping[NodePath, Place]
     key_places: Mapping[NodePath, Place]
+
+    def at(self, path: NodePath) -> object:
+        """Return the value at a path that is there."""
+        found = self.data
+        for step in path:
+            if isinstance(found, list):
+                assert isinstance(step, int)
+                found = found[step]
+            else:
+                assert isinstance(found, dict)
+                found = found[step]
+        return found
 
     def place(self, path: NodePath) -> Place:
         """Return where the value at a path is, or the nearest value around it that has a place."""
@@ -80,9 +97,11 @@ class DocumentBuilder:
     A mistake leaves a stand-in value behind and the pass goes on; no document with a mistake is returned.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, most_values: int = MAX_VALUES) -> None:
         """Start with nothing read; ``path`` is the name mistakes are reported under."""
         self._path = path
+        self._most_values = most_values
+        self._path_steps = 0
         self._data: object = None
         self._open: list[_Open] = []
         self._problems: list[Problem] = []
@@ -154,8 +173,11 @@ class DocumentBuilder:
         """
         path = self._attach(value)
         self._value_places[path] = place
-        if len(self._value_places) > MAX_VALUES:
-            self.fail(place, f"more than {MAX_VALUES:,} values in one file")
+        if len(self._value_places) > self._most_values:
+            self.fail(place, f"more than {self._most_values:,} values in one file")
+        self._path_steps += len(path)
+        if len(self._value_places) > MAX_VALUES and self._path_steps > MAX_PATH_STEPS:
+            self.fail(place, f"more than {MAX_VALUES:,} values in one file, nested this deep")
         return path
 
     def _attach(self, value: object) -> NodePath:
@@ -277,8 +299,8 @@ def refuse_unprintable(text: str, path: str) -> None:
     raise SpecError([Problem(path, *LineIndex(text).place(found.start()), message)])
 
 
-def read_limited(path: Path) -> str:
-    """Return the text of a UTF-8 file of at most 1 MiB, without its byte order mark.
+def read_limited(path: Path, most_bytes: int = MAX_BYTES) -> str:
+    """Return the text of a UTF-8 file of at most so many bytes, without its byte order mark.
 
     Raises:
         FileError: it cannot be read, or is no regular file.
@@ -286,12 +308,13 @@ def read_limited(path: Path) -> str:
     """
     name = printable(shortened(path))
     try:
-        content = _read_bytes(path, name)
+        content = _read_bytes(path, name, most_bytes)
     except (OSError, ValueError) as error:
         reason, hint = _why_unreadable(error)
         raise FileError(f"cannot read '{name}': {reason}", hint=hint) from error
-    if len(content) > MAX_BYTES:
-        raise SpecError([Problem(name, 1, 1, f"the file is larger than 1 MiB ({MAX_BYTES:,} bytes)")])
+    if len(content) > most_bytes:
+        message = f"the file is larger than {most_bytes >> 20} MiB ({most_bytes:,} bytes)"
+        raise SpecError([Problem(name, 1, 1, message)])
     text = _decode(content, name)
     refuse_unprintable(text, name)
     return text
@@ -302,12 +325,12 @@ def _first_place(first: Place, again: Place) -> str:
     return f"line {first[0]}" if first[0] != again[0] else f"column {first[1]}"
 
 
-def _read_bytes(path: Path, name: str) -> bytes:
+def _read_bytes(path: Path, name: str, most_bytes: int) -> bytes:
     # Looked at twice: merely opening a device can have effects, and the file can change in between.
     _refuse_irregular(path.stat().st_mode, name)
     with open(path, "rb", opener=_open_without_waiting) as file:
         _refuse_irregular(os.fstat(file.fileno()).st_mode, name)
-        return file.read(MAX_BYTES + 1)
+        return file.read(most_bytes + 1)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -6,9 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvplan.arch.attention import Attention
+from kvplan.arch.attention_beside_mamba import AttentionBesideMamba
+from kvplan.arch.compressed_attention import CompressedAttention
+from kvplan.arch.cross_attention import CrossAttention
 from kvplan.arch.experts import Experts
 from kvplan.arch.gated_delta_net import GatedDeltaNet
+from kvplan.arch.indexer import Indexer
+from kvplan.arch.kimi_delta_attention import KimiDeltaAttention
+from kvplan.arch.latent_attention import LatentAttention
 from kvplan.arch.layer import Layer
+from kvplan.arch.lightning_attention import LightningAttention
+from kvplan.arch.mamba import Mamba
+from kvplan.arch.mamba2 import Mamba2
+from kvplan.arch.rg_lru import RgLru
+from kvplan.arch.short_convolution import ShortConvolution
 
 LONGEST_PATTERN = 16
 # The deepest model released so far has 126.
@@ -64,6 +75,7 @@ def kind_names(layers: Sequence[Layer]) -> dict[Layer, str]:
             words.append(_mixer_word(layer))
         if len(mlps) > 1:
             words.append(_mlp_word(layer))
+        words = [word for word in words if word]
         name = "_".join(words) or "layer"
         taken = sum(1 for other in names.values() if other == name or other.startswith(f"{name}_"))
         names[layer] = f"{name}_{taken + 1}" if taken else name
@@ -72,16 +84,41 @@ def kind_names(layers: Sequence[Layer]) -> dict[Layer, str]:
 
 def _mixer_word(layer: Layer) -> str:
     match layer.mixer:
+        case None:
+            return ""
         case Attention(sliding_window=None, attention_chunk_size=None):
             return "full_attention"
         case Attention(sliding_window=None):
             return "chunked_attention"
         case Attention():
             return "sliding_attention"
-        case GatedDeltaNet():
+        case CompressedAttention(compress_ratio=None):
+            return "sliding_attention"
+        case CompressedAttention(indexer=None):
+            return "heavily_compressed_attention"
+        case CompressedAttention():
+            return "compressed_sparse_attention"
+        case GatedDeltaNet() | KimiDeltaAttention() | LightningAttention():
             return "linear_attention"
+        case RgLru():
+            return "recurrent"
+        case ShortConvolution():
+            return "conv"
+        case Mamba() | Mamba2():
+            return "mamba"
+        case AttentionBesideMamba():
+            return "attention_beside_mamba"
+        case CrossAttention():
+            return "cross_attention"
+        case LatentAttention(indexer=Indexer(shared=shared)):
+            return "shared_indexer" if shared else "indexer"
     return "latent_attention"
 
 
 def _mlp_word(layer: Layer) -> str:
-    return "moe" if isinstance(layer.mlp, Experts) else "dense"
+    match layer.mlp:
+        case None:
+            return ""
+        case Experts():
+            return "moe"
+    return "dense"

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from kvplan.arch.model import Model
-from kvplan.specs.model_file import KIND_CLASSES, LayerKind, model_file
+from kvplan.specs.model_file import FEED_FORWARDS, MIXERS, LayerKind, model_file
 
 SCHEMA_LINE = "# yaml-language-server: $schema=model.schema.json\n"
 
@@ -36,6 +36,9 @@ def model_yaml(model: Model, *, schema: bool = False) -> str:
     file = model_file(model)
     data: dict[str, Any] = file.model_dump(mode="json", exclude_defaults=True)
     data["kinds"] = {name: _kind(kind) for name, kind in file.kinds.items()}
+    for key, listed in (("towers", file.towers), ("stored_otherwise", file.stored_otherwise)):
+        if listed:
+            data[key] = _plain(listed)
     for group in data["layers"]:
         group["pattern"] = _Flow(group["pattern"])
     text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
@@ -43,9 +46,12 @@ def model_yaml(model: Model, *, schema: bool = False) -> str:
 
 
 def _kind(kind: LayerKind) -> dict[str, Any]:
-    parts = {key: _plain(part) for key in KIND_CLASSES if (part := getattr(kind, key)) is not None}
-    default = LayerKind.model_fields["block"].default
-    return parts if kind.block is default else {**parts, "block": kind.block.value}
+    given = ((key, getattr(kind, key)) for key in (*MIXERS, *FEED_FORWARDS))
+    parts = {key: _plain(part) for key, part in given if part is not None}
+    others = ((key, getattr(kind, key), field.default) for key, field in LayerKind.model_fields.items())
+    return parts | {
+        key: _plain(value) for key, value, default in others if value != default and key not in parts
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -55,4 +61,6 @@ def _plain(value: Any) -> Any:
         return {f.name: _plain(found) for f, found in pairs if found != f.default}
     if isinstance(value, Enum):
         return value.value
-    return _Flow(value) if isinstance(value, tuple) else value
+    if not isinstance(value, tuple):
+        return value
+    return [_plain(item) for item in value] if any(map(is_dataclass, value)) else _Flow(value)

@@ -8,13 +8,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from kvplan.arch.attention import Attention
-from kvplan.arch.experts import Experts
-from kvplan.arch.gated_delta_net import GatedDeltaNet
-from kvplan.arch.latent_attention import LatentAttention
-from kvplan.arch.mlp import MLP
+from kvplan.arch.altup import AltUp
+from kvplan.arch.entry_indexer import EntryIndexer
+from kvplan.arch.hyper_connections import HyperConnections
+from kvplan.arch.per_layer_input import PerLayerInput
+from kvplan.arch.released import StoredAs
 from kvplan.arch.rotary import RopeParameters
-from kvplan.arch.vision import SiglipTower
+from kvplan.arch.temperature import TemperatureTuning
+from kvplan.arch.tower import Tower, TowerTensor
 from kvplan.hardware import device, efficiency
 from kvplan.specs import gpu_file, model_file
 
@@ -23,7 +24,9 @@ KINDS = ("model", "gpu")
 _DOCUMENTED = {
     found.__name__: found
     for found in (
-        *(Attention, LatentAttention, GatedDeltaNet, RopeParameters, MLP, Experts, SiglipTower),
+        *(*model_file.MIXERS.values(), *model_file.FEED_FORWARDS.values()),
+        *(EntryIndexer, HyperConnections),
+        *(RopeParameters, PerLayerInput, AltUp, StoredAs, TemperatureTuning, Tower, TowerTensor),
         *(device.Device, device.Memory, device.DensePeaks, device.Interconnect, device.HourlyPrice),
         *(efficiency.KernelFit, efficiency.AllReduceFit),
         *(model_file.ModelFile, model_file.LayerKind, model_file.LayerGroup),

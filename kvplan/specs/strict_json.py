@@ -1,17 +1,21 @@
-"""JSON as a strict format: config.json under the limits that hold for YAML.
+"""JSON as a strict format: config.json under the limits that hold for YAML, but larger.
 
 The standard library's reader says where nothing is, takes NaN, keeps the last of duplicate keys and
-recurses; here it reads single strings only.
+recurses; here it reads single strings only. One word that is not JSON is taken: ``Infinity``, which Python
+writes for a limit that is none. What reads a number refuses it.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from math import inf
 from pathlib import Path
 from typing import NoReturn
 
 from kvplan.specs.document import (
+    MAX_JSON_BYTES,
+    MAX_JSON_VALUES,
     Document,
     DocumentBuilder,
     LineIndex,
@@ -27,8 +31,8 @@ _BLANK = re.compile(r"[ \t\n\r]+")
 _WORD = re.compile(r"[-+.\w]+")
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
-_CONSTANTS = {"null": None, "true": True, "false": False}
-_NOT_FINITE = frozenset(("NaN", "Infinity", "-Infinity"))
+_CONSTANTS = {"null": None, "true": True, "false": False, "Infinity": inf}
+_NOT_FINITE = frozenset(("NaN", "-Infinity"))
 _PYTHON_WORDS = {"None": "null", "True": "true", "False": "false"}
 _CLOSERS = {"{": "}", "[": "]"}
 
@@ -47,7 +51,7 @@ def read_json(path: Path) -> Document:
         FileError: the file cannot be read.
         SpecError: it is not JSON, or breaks a limit.
     """
-    return parse_json(read_limited(path), printable(str(path)))
+    return parse_json(read_limited(path, MAX_JSON_BYTES), printable(str(path)))
 
 
 def parse_json(text: str, path: str) -> Document:
@@ -57,7 +61,7 @@ def parse_json(text: str, path: str) -> Document:
         SpecError: it is not JSON, or breaks a limit; all mistakes at once, up to the first in syntax.
     """
     refuse_unprintable(text, path)
-    return _Scanner(text, DocumentBuilder(path)).read()
+    return _Scanner(text, DocumentBuilder(path, MAX_JSON_VALUES)).read()
 
 
 class _Scanner:

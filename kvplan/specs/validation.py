@@ -36,6 +36,8 @@ _EXPECTED = {
     "dataclass_type": "a mapping",
     "none_required": "nothing",
 }
+# Words that a message lists; of more it gives the first.
+_MOST_LISTED = 24
 
 
 def validate(document: Document, adapter: TypeAdapter[T]) -> T:
@@ -138,11 +140,14 @@ def _unknown_key(document: Document, schema: Mapping[str, Any], path: Path) -> P
 
 def _not_one_of(value: object, expected: str) -> str:
     words = [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]
+    listed = ", ".join(words)
+    if len(words) > _MOST_LISTED:
+        listed = f"{len(words)} that are known, such as {', '.join(words[:3])}"
     if not isinstance(value, str):
-        return f"expected one of {', '.join(words)}, not {shown(value)}"
+        return f"expected one of {listed}, not {shown(value)}"
     suggestion = did_you_mean(value, words)
     end = f" ({suggestion})" if suggestion else ""
-    return f"{shown(value)} is not one of {', '.join(words)}{end}"
+    return f"{shown(value)} is not one of {listed}{end}"
 
 
 def _within(data: object, location: Path) -> Path:

@@ -118,5 +118,5 @@ def test_qwen3_next_recurrent_layer(bundled):
 def test_gemma_3_tower_is_held_but_not_active(bundled):
     model = bundled("gemma-3-27b")
     # SigLIP and its projector: 423,060,336 (published); no text token uses it.
-    assert sum(w.elements for w in model.vision.weights(model.hidden_size)) == 423_060_336
+    assert sum(w.elements for tower in model.towers for w in tower.weights()) == 423_060_336
     assert parameter_count(model).number - parameter_count(model, active=True).number == 423_060_336

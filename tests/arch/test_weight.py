@@ -82,3 +82,7 @@ def test_a_plain_array_keeps_the_formats_other_dtype_or_the_models():
     assert norm.plain_dtype(weight_format("q4_k"), "bf16") == "fp32"
     assert norm.plain_dtype(weight_format("fp32"), "bf16") == "fp32"
     assert buffer.plain_dtype(weight_format("bf16"), "bf16") == "fp32"
+    # What a tower stores is in the model's dtype, buffers too.
+    for trained in (True, False):
+        stored = Weight("t", (4,), TensorRole.TOWER, trained=trained)
+        assert stored.plain_dtype(weight_format("q4_k"), "bf16") == "bf16"

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvplan.allocation import Paged
-from kvplan.arch.attention import Attention
+from kvplan.arch.attention import Attention, QkNorm
+from kvplan.arch.attention_beside_mamba import AttentionBesideMamba
 from kvplan.arch.experts import Experts
 from kvplan.arch.gated_delta_net import GatedDeltaNet
 from kvplan.arch.latent_attention import LatentAttention
@@ -122,9 +123,9 @@ def test_the_source_says_what_is_asked(bundled):
     assert with_latent_attention(llama).source.endswith(", with latents of 512 + 64 elements")
 
 
-def test_every_fewer_kv_heads_model(model_name, bundled, plan, tmp_path):
+def test_every_fewer_kv_heads_model(representative, bundled, plan, tmp_path):
     """The steps offered are all taken; each caches and weighs less than the one before, and validates."""
-    model = bundled(model_name)
+    model = bundled(representative)
     sizes = [(parameters(model), bytes_per_token(model, plan))]
     for step in default_kv_heads_steps(model):
         fewer = with_kv_heads(model, step)
@@ -167,9 +168,7 @@ def test_no_kv_heads_to_remove(bundled):
         "deepseek-v3 caches one latent for all heads: it has no KV heads to remove"
     )
     assert refusal(with_kv_heads, of(attention(), LATENT), 1).startswith("tiny caches one latent")
-    assert refusal(with_kv_heads, of(NET), 1) == (
-        "tiny has recurrent layers only: they cache a state, and no KV heads"
-    )
+    assert refusal(with_kv_heads, of(NET), 1) == ("tiny has recurrent layers only: they cache no KV heads")
     assert refusal(with_kv_heads, bundled("falcon-7b"), 1) == (
         "falcon-7b has 1 KV head already: 1 would not be fewer"
     )
@@ -190,7 +189,11 @@ def softmax_models(draw):
         kv_heads = draw(st.integers(1, 12))
         options = draw(
             st.fixed_dictionaries(
-                {}, optional={n: st.booleans() for n in ("qkv_bias", "out_bias", "qk_norm", "sinks")}
+                {},
+                optional={
+                    **{name: st.booleans() for name in ("qkv_bias", "out_bias", "sinks")},
+                    "qk_norm": st.sampled_from((QkNorm.HEAD, QkNorm.UNIT, None)),
+                },
             )
         )
         retention = draw(
@@ -277,24 +280,48 @@ def test_a_hybrid_keeps_its_recurrent_layers():
     assert changed.layers[0].mixer == NET
 
 
-WITHOUT_LATENTS = {
-    *("deepseek-v2-lite", "deepseek-v3", "kimi-k2"),  # have them
-    *("mistral-7b-v0.1", "phi-3-mini-4k", "phi-3.5-mini", "qwen3-next-80b-a3b"),  # windows, a gate
-    *("falcon-7b", "qwen2.5-0.5b", "qwen2.5-1.5b", "smollm2-135m", "tinyllama-1.1b"),  # at most 512 elements
-}
+def softmax_mixers(model):
+    return [mixer for layer in model.layers for mixer in layer.mixers() if isinstance(mixer, Attention)]
 
 
-def test_every_latent_model(model_name, bundled, plan, tmp_path):
+# What attention may do that has no place beside latents.
+NOT_WITH_LATENTS = (
+    *("sliding_window", "attention_chunk_size", "visible_window", "indexer", "sinks"),
+    *("attn_logit_softcapping", "output_gate", "alibi", "temperature", "shares_kv"),
+)
+
+
+def takes_latents(model):
+    """Whether 512 + 64 elements can stand for all softmax layers' keys and values, and are fewer."""
+    mixers = softmax_mixers(model)
+    return (
+        len(mixers) > 0
+        and not any(isinstance(layer.mixer, AttentionBesideMamba | LatentAttention) for layer in model.layers)
+        and not any(getattr(mixer, name) for mixer in mixers for name in NOT_WITH_LATENTS)
+        and all(mixer.rope_parameters is not None for mixer in mixers)
+        and all(mixer.num_key_value_heads * (mixer.head_dim + mixer.value_dim) > 576 for mixer in mixers)
+    )
+
+
+def test_every_latent_model(representative, bundled, plan, tmp_path):
     """It is either refused in one line, or caches less, validates, scales down, and reads back."""
-    model = bundled(model_name)
-    if model_name in WITHOUT_LATENTS or model_name.startswith(("gemma-", "gpt")):
-        assert model_name in refusal(with_latent_attention, model)
+    model = bundled(representative)
+    if not takes_latents(model):
+        assert representative in refusal(with_latent_attention, model)
         return
     latent = with_latent_attention(model)
     assert only_mixers_changed(model, latent)
-    assert bytes_per_token(latent, plan) == len(model.layers) * 576 * 2 < bytes_per_token(model, plan)
+    assert bytes_per_token(latent, plan) == len(softmax_mixers(model)) * 576 * 2
+    assert bytes_per_token(latent, plan) < bytes_per_token(model, plan)
     assert reread(latent, tmp_path) == latent
-    assert all(isinstance(layer.mixer, LatentAttention) for layer in scaled_down(latent).layers)
+    assert not softmax_mixers(scaled_down(latent))
+
+
+def test_some_models_take_latents_and_some_do_not(bundled):
+    takes = ("llama-3.1-8b", "phi-2", "mixtral-8x7b", "qwen3-235b-a22b")
+    not_these = ("deepseek-v3", "gpt2", "gemma-3-27b", "gpt-oss-20b", "qwen3-next-80b-a3b", "falcon-7b")
+    assert all(takes_latents(bundled(name)) for name in takes)
+    assert not any(takes_latents(bundled(name)) for name in not_these)
 
 
 def test_latents_refused(bundled):
@@ -313,6 +340,8 @@ def test_latents_refused(bundled):
         assert refusal(with_latent_attention, bundled(name)) == line
     chunked = of(attention(attention_chunk_size=64))
     assert refusal(with_latent_attention, chunked, 8, 8).endswith("cannot keep tiny's attention chunks")
+    looks_back = of(attention(visible_window=64))
+    assert refusal(with_latent_attention, looks_back, 8, 8).endswith("cannot keep tiny's sliding windows")
     assert refusal(with_latent_attention, of(NET)) == (
         "tiny has recurrent layers only: no keys and values to compress"
     )
@@ -449,15 +478,27 @@ def test_a_window_never_caches_more(plan, model, window, sinks, context):
         assert cache_bytes(changed, context, plan) <= cache_bytes(model, context, plan)
 
 
-def test_every_windowed_model(model_name, bundled, tmp_path):
-    """All but the latent ones: each has a layer that keeps more than 516 tokens."""
-    model = bundled(model_name)
-    if model_name in ("deepseek-v2-lite", "deepseek-v3", "kimi-k2"):
-        assert model_name in refusal(with_window, model, 512, 4)
+def test_every_windowed_model(representative, bundled, tmp_path):
+    """All that have softmax attention; each has a layer that keeps more than 516 tokens."""
+    model = bundled(representative)
+    if not softmax_mixers(model):
+        assert representative in refusal(with_window, model, 512, 4)
         return
     windowed = with_window(model, 512, 4)
     assert only_mixers_changed(model, windowed)
     assert reread(windowed, tmp_path) == windowed
+    kept = [mixer.sliding_window or mixer.attention_chunk_size for mixer in softmax_mixers(windowed)]
+    assert all(tokens is not None and tokens <= 516 for tokens in kept)
+
+
+def test_a_layer_that_keeps_what_its_window_does_not_show_lets_go_of_it():
+    narrow, wide = attention(visible_window=60), attention(visible_window=300)
+    changed = with_window(of(narrow, wide, attention()), 100, 4)
+    assert [layer.mixer for layer in changed.layers] == [
+        attention(sliding_window=60),
+        attention(sliding_window=100, sink_tokens=4),
+        attention(sliding_window=100, sink_tokens=4),
+    ]
 
 
 # ------------------------------------------------------------------ changes on changes

@@ -9,10 +9,11 @@ import pytest
 from kvplan.arch.attention import Attention
 from kvplan.arch.gated_delta_net import GatedDeltaNet
 from kvplan.arch.layer import Layer
+from kvplan.arch.limits import Limits
 from kvplan.arch.mlp import MLP
 from kvplan.arch.model import Model
 from kvplan.arch.rotary import RopeParameters
-from kvplan.arch.scale_down import WINDOW, scaled_down
+from kvplan.arch.scale_down import scaled_down
 from kvplan.check.price import NEW_TOKENS, PROMPT_TOKENS, PriceBench, PriceVariant, prompts
 from kvplan.engine import stored_weights, tile_formats
 from kvplan.engine.kv_quantisers import quantise_symmetric
@@ -24,6 +25,8 @@ COMPARED = len(PROMPT_TOKENS) * NEW_TOKENS
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 16
 ATTENTION = Attention(HEADS, KV_HEADS, HEAD_DIM, rope_parameters=RopeParameters(10_000.0))
 _BENCHES = {}
+
+WINDOW = Limits(1, 1).window
 
 
 @pytest.fixture

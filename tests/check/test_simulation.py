@@ -22,9 +22,24 @@ def nothing(_):
     pass
 
 
-@pytest.mark.parametrize("mix", MIXES)
-def test_every_figure_agrees(model_name, mix, bundled):
-    simulation = simulate(bundled(model_name), MIXES[mix], nothing)
+def test_every_figure_of_every_model_agrees(model_name, bundled):
+    check_figures(bundled(model_name), "one short request")
+
+
+def test_every_figure_agrees_past_every_window(representative, bundled):
+    check_figures(bundled(representative), "four of many lengths, past every window")
+
+
+@pytest.mark.parametrize(
+    "name",
+    "deepseek-v2-lite gemma-2-9b gpt-oss-20b gpt2 jamba-v0.1 llama-4-scout qwen3-next-80b-a3b".split(),
+)
+def test_every_figure_agrees_in_a_contiguous_cache(name, bundled):
+    check_figures(bundled(name), "three in a contiguous int8 cache")
+
+
+def check_figures(model, mix):
+    simulation = simulate(model, MIXES[mix], nothing)
     assert [(c.name, c.predicted.value, c.measured.value) for c in simulation.disagreeing] == []
     assert len(simulation.checks) >= 13
     assert len(simulation.layer_checks) == len(simulation.scaled.layers)

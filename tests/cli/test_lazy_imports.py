@@ -108,6 +108,9 @@ def test_a_short_simulation_loads_no_progress_bar():
     assert among(loaded, (*NEVER, "rich.progress", "rich.table")) == []
 
 
+GPTS = "gpt-j-6b gpt-neo-2.7b gpt-neox-20b gpt-oss-120b gpt-oss-20b gpt2 gpt2-medium".split()
+
+
 @pytest.mark.parametrize(
     ("words", "expected", "unexpected"),
     [
@@ -115,8 +118,8 @@ def test_a_short_simulation_loads_no_progress_bar():
         ("kvplan capacity gpt2 --gpu h100", ["h100-nvl", "h100-pcie", "h100-sxm"], "a10"),
         ("kvplan roofline llama-3.1-", ["llama-3.1-405b", "llama-3.1-70b", "llama-3.1-8b"], "llama-2-7b"),
         ("kvplan roofline gpt2 --gpu h100", ["h100-nvl", "h100-pcie", "h100-sxm"], "a10"),
-        ("kvplan simulate gpt", ["gpt-oss-120b", "gpt-oss-20b", "gpt2", "gpt2-medium"], "phi-2"),
-        ("kvplan models show gpt", ["gpt-oss-120b", "gpt-oss-20b", "gpt2", "gpt2-medium"], "phi-2"),
+        ("kvplan simulate gpt", GPTS, "phi-2"),
+        ("kvplan models show gpt", GPTS, "phi-2"),
         ("kvplan gpus show rtx40", ["rtx4080", "rtx4090"], "rtx3090"),
     ],
 )

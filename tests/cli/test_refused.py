@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from kvplan.specs.catalog import bundled_folder
+from kvplan.storage import WEIGHT_FORMATS
 
 CONFIG = Path(__file__).parent.parent / "data" / "hf_configs" / "llama-3.1-8b.json"
+
+WEIGHT_NAMES = f"{', '.join(s.name for s in WEIGHT_FORMATS[:32])} and {len(WEIGHT_FORMATS) - 32} others"
 
 # fmt: off
 REFUSED = [
@@ -32,9 +35,9 @@ REFUSED = [
     pytest.param(['capacity', 'llama-3.1-8', '--gpu', 'h100-sxm'], 2, "no model named 'llama-3.1-8'. Did you mean llama-3.1-8b, llama-3.1-70b, llama-3.1-405b?   (kvplan models list)", id='model: one letter short'),
     pytest.param(['capacity', 'LLAMA-3.1-8B', '--gpu', 'h100-sxm'], 2, "no model named 'LLAMA-3.1-8B'. Did you mean llama-3.1-8b, llama-3.1-70b, llama-3.1-405b?   (kvplan models list)", id='model: capitals'),
     pytest.param(['capacity', 'meta-llama/Llama-3.1-8B', '--gpu', 'h100-sxm'], 3, "cannot read 'meta-llama/Llama-3.1-8B': there is no such file   (did you mean llama-3.1-8b, llama-3.1-70b, llama-3.1-405b?)", id='model: as on Hugging Face'),
-    pytest.param(['capacity', 'meta-llama/Llama-3.1-8B-Instruct', '--gpu', 'h100-sxm'], 3, "cannot read 'meta-llama/Llama-3.1-8B-Instruct': there is no such file   (did you mean llama-3.1-8b, llama-3.1-70b, llama-3.1-405b?)", id='model: as on Hugging Face, instruct'),
+    pytest.param(['capacity', 'meta-llama/Llama-3.1-8B-Instruct', '--gpu', 'h100-sxm'], 3, "cannot read 'meta-llama/Llama-3.1-8B-Instruct': there is no such file   (did you mean llama-3.1-8b, llama-3.1-70b, llama-3.2-11b-vision?)", id='model: as on Hugging Face, instruct'),
     pytest.param(['capacity', 'Qwen/Qwen3-8B', '--gpu', 'h100-sxm'], 3, "cannot read 'Qwen/Qwen3-8B': there is no such file   (did you mean qwen3-8b, qwen3-32b, qwen3-14b?)", id='model: as on Hugging Face, Qwen'),
-    pytest.param(['capacity', 'deepseek-ai/DeepSeek-V3', '--gpu', 'h100-sxm'], 3, "cannot read 'deepseek-ai/DeepSeek-V3': there is no such file   (did you mean deepseek-v3, deepseek-v2-lite?)", id='model: as on Hugging Face, DeepSeek'),
+    pytest.param(['capacity', 'deepseek-ai/DeepSeek-V3', '--gpu', 'h100-sxm'], 3, "cannot read 'deepseek-ai/DeepSeek-V3': there is no such file   (did you mean deepseek-v3, deepseek-v3.2, deepseek-v2-lite?)", id='model: as on Hugging Face, DeepSeek'),
     pytest.param(['capacity', 'llama', '--gpu', 'h100-sxm'], 2, "no model named 'llama'. Did you mean llama-2-7b, llama-2-70b, llama-2-13b?   (kvplan models list)", id='model: family only'),
     pytest.param(['capacity', 'gpt5', '--gpu', 'h100-sxm'], 2, "no model named 'gpt5'. Did you mean gpt2?   (kvplan models list)", id='model: another generation'),
     pytest.param(['capacity', 'zzzzqq', '--gpu', 'h100-sxm'], 2, "no model named 'zzzzqq'   (kvplan models list)", id='model: nothing like it'),
@@ -61,7 +64,7 @@ REFUSED = [
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--weights', 'int3'], 2, "no weight format named 'int3'. Did you mean int8, int4?", id='--weights int3'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--weights', 'q4'], 2, "no weight format named 'q4'. Did you mean q4_k, q4_1, q4_0?", id='--weights q4'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--weights', 'fp8_block'], 2, "no weight format named 'fp8_block'. Did you mean fp8-block?", id='--weights fp8_block'),
-    pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--weights', 'nothing'], 2, "no weight format named 'nothing'; expected one of bf16, fp16, fp32, fp8, fp8-block, fp8-row, int8, int4, int4-gptq, nf4, mxfp4, nvfp4, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, q2_k, q3_k, q4_k, q5_k, q6_k, iq1_s, iq1_m, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s, iq4_xs", id='--weights nothing'),
+    pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--weights', 'nothing'], 2, f"no weight format named 'nothing'; expected one of {WEIGHT_NAMES}", id='--weights nothing'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--kv', 'bf17'], 2, "no KV format named 'bf17'. Did you mean bf16?", id='--kv bf17'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--kv', 'int2'], 2, "no KV format named 'int2'. Did you mean int8, int4?", id='--kv int2'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--kv', 'fp-8'], 2, "no KV format named 'fp-8'. Did you mean fp8?", id='--kv fp-8'),
@@ -69,7 +72,7 @@ REFUSED = [
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--kv', 'nothing'], 2, "no KV format named 'nothing'; expected one of bf16, fp16, fp32, fp8, int8, int4, int8-kivi, int4-kivi", id='--kv nothing'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--state', 'vlm'], 2, "no state layout named 'vlm'. Did you mean vllm?", id='--state vlm'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--state', 'transformer'], 2, "no state layout named 'transformer'. Did you mean transformers?", id='--state transformer'),
-    pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--state', 'none'], 2, "no state layout named 'none'; expected one of transformers, vllm-fp32, vllm", id='--state none'),
+    pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--state', 'none'], 2, "no state layout named 'none'; expected one of transformers, vllm-fp32, vllm, sglang", id='--state none'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--alloc', 'page'], 2, "no allocation named 'page'. Did you mean paged?", id='--alloc page'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--alloc', 'Paged'], 2, "no allocation named 'Paged'. Did you mean paged?", id='--alloc Paged'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--alloc', 'ring'], 2, "no allocation named 'ring'; expected one of paged, contiguous", id='--alloc ring'),
@@ -174,7 +177,7 @@ REFUSED = [
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--context', ",".join(map(str, range(1, 70)))], 2, '--context: 69 values are more than 64', id='--context of 69 values'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--specs', "x" * 5_000], 2, "--specs: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' is no folder   (it holds models/*.yaml and gpus/*.yaml)", id='--specs: five thousand letters'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '-o', "x" * 300], 3, "cannot write '...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx': file name too long   (choose another place with -o)", id='-o: three hundred letters'),
-    pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--weights', "x" * 10_000], 2, "no weight format named 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...'; expected one of bf16, fp16, fp32, fp8, fp8-block, fp8-row, int8, int4, int4-gptq, nf4, mxfp4, nvfp4, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, q2_k, q3_k, q4_k, q5_k, q6_k, iq1_s, iq1_m, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s, iq4_xs", id='--weights: ten thousand letters'),
+    pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--weights', "x" * 10_000], 2, f"no weight format named 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...'; expected one of {WEIGHT_NAMES}", id='--weights: ten thousand letters'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--explain', "x" * 10_000], 2, "no figure named 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...'   (--explain all shows every figure)", id='--explain: ten thousand letters'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--context', ''], 2, 'the value of --context is empty   (is a shell variable not set?)', id='--context of an unset variable'),
     pytest.param(['capacity', 'llama-3.1-8b', '--gpu', 'h100-sxm', '--batch', ''], 2, 'the value of --batch is empty   (is a shell variable not set?)', id='--batch of an unset variable'),
@@ -378,12 +381,12 @@ SIMULATIONS = [
     ),
     (
         "--all --kv int8-kivi",
-        "deepseek-v2-lite: int8-kivi groups keys per channel, and latent attention caches none"
-        "   (--kv int8 stores a latent with a scale of its own)",
+        "command-r7b: int8-kivi quantises the keys of 64 tokens together: a window lets go of them one by one"
+        "   (--kv int8 has a scale for each token)",
     ),
     (
         "--all --prompt 2k",
-        "2,080 tokens are more than the 2,048 positions of falcon-180b   (a smaller --prompt or --tokens)",
+        "2,080 tokens are more than the 2,048 positions of bloom-176b   (a smaller --prompt or --tokens)",
     ),
 ]
 

@@ -5,9 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kvplan.arch.attention import Attention
+from kvplan.arch.attention import Attention, OutputGate, QkNorm
+from kvplan.arch.block_indexer import BlockIndexer
+from kvplan.arch.compressed_attention import CompressedAttention
+from kvplan.arch.entry_indexer import EntryIndexer
 from kvplan.arch.experts import Experts
 from kvplan.arch.gated_delta_net import GatedDeltaNet
+from kvplan.arch.hyper_connections import HyperConnections
 from kvplan.arch.latent_attention import LatentAttention
 from kvplan.arch.layer import Layer
 from kvplan.arch.mlp import MLP
@@ -21,11 +25,16 @@ from kvplan.engine.kv_tiles import KVTiles
 from kvplan.engine.random_weights import random_weights
 from kvplan.storage import kv_format
 
+VOCABULARY = 97
 ROPE = RopeParameters(10_000.0)
-FULL = Attention(4, 2, 16, rope_parameters=ROPE, qk_norm=True)
+FULL = Attention(4, 2, 16, rope_parameters=ROPE, qk_norm=QkNorm.HEAD)
 BIASED = Attention(2, 2, 24, qkv_bias=True, out_bias=True)
 DENSE = MLP(48)
 MOE = Experts(6, 2, 16, shared_expert_intermediate_size=16, shared_expert_gate=True)
+COMPRESSED = CompressedAttention(
+    4, 16, 24, 8, 2, 12, 8, RopeParameters(10_000.0, interleaved=True), 4, EntryIndexer(9, 12, 6)
+)
+STREAMS = HyperConnections(3, 4)
 KINDS = {
     "gqa": [Layer(FULL, DENSE)] * 2,
     "mha": [Layer(BIASED, MLP(48, gated=False, mlp_bias=True))] * 2,
@@ -36,10 +45,17 @@ KINDS = {
     ],
     "sinks": [Layer(replace(FULL, sliding_window=6, sink_tokens=3, sinks=True), DENSE)] * 2,
     "chunks": [Layer(replace(FULL, attention_chunk_size=8), DENSE), Layer(FULL, DENSE)],
+    "blocks": [Layer(replace(FULL, indexer=BlockIndexer(2, 24, 4, 3)), DENSE), Layer(FULL, MOE)],
     "latent": [Layer(LatentAttention(4, 32, 16, 8, 16, q_lora_rank=24, rope_parameters=ROPE), MOE)] * 2,
-    "delta": [Layer(GatedDeltaNet(2, 4, 16, 16, 4), MOE), Layer(replace(FULL, output_gate=True), DENSE)],
+    "compressed": [
+        Layer(COMPRESSED, replace(MOE, hash_vocab_size=VOCABULARY), hyper_connections=STREAMS),
+        Layer(replace(COMPRESSED, compress_ratio=7, indexer=None), DENSE, hyper_connections=STREAMS),
+    ],
+    "delta": [
+        Layer(GatedDeltaNet(2, 4, 16, 16, 4), MOE),
+        Layer(replace(FULL, output_gate=OutputGate.QUERY), DENSE),
+    ],
 }
-VOCABULARY = 97
 
 
 def small_model(kind):
@@ -51,6 +67,7 @@ def small_model(kind):
         vocab_size=VOCABULARY,
         max_position_embeddings=512,
         layers=tuple(KINDS[kind]),
+        hyper_connections=KINDS[kind][0].hyper_connections,
         norm=Norm.LAYER if kind == "mha" else Norm.RMS,
         learned_positions=512 if kind == "mha" else 0,
         tie_word_embeddings=kind in ("gqa", "windows"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kvplan.arch.activation import Activation
-from kvplan.engine.activations import activate, activate_gated, erf, sigmoid, softplus
+from kvplan.engine.activations import XIELU, activate, activate_gated, erf, sigmoid, softplus
 
 # Dense where the functions bend, and far enough for exp to overflow float32.
 GRID = np.concatenate([np.linspace(-12, 12, 4_001), [-1e4, -300, -100, -89, -88, 88, 89, 300, 1e4]]).astype(
@@ -28,10 +28,31 @@ DEFINITIONS = {
     Activation.GELU_TANH: gelu_tanh,
     Activation.RELU: lambda x: max(x, 0.0),
     Activation.RELU_SQUARED: lambda x: max(x, 0.0) ** 2,
+    Activation.QUICK_GELU: lambda x: x * logistic(1.702 * x),
 }
 
 
-@pytest.mark.parametrize("kind", Activation)
+def test_every_activation_has_a_definition_but_one_with_numbers_of_its_layer():
+    assert set(Activation) - set(DEFINITIONS) == {Activation.XIELU}
+    with pytest.raises(ValueError, match="numbers of its layer"):
+        activate(Activation.XIELU, GRID.copy())
+
+
+def test_xielu():
+    """Above zero a x^2 + x / 2; below it c (exp(min(x, eps)) - 1 - x) + x / 2 (arXiv 2411.13010)."""
+    alpha_p, alpha_n, beta, eps = (np.array([value], np.float32) for value in (0.8, -0.4, 0.5, -0.125))
+    above, below = math.log1p(math.exp(0.8)), 0.5 + math.log1p(math.exp(-0.4))
+    x = np.linspace(-12, 12, 401, dtype=np.float32)
+    expected = [
+        above * v * v + v / 2 if v > 0 else below * (math.expm1(min(v, -0.125)) - v) + v / 2
+        for v in map(float, x)
+    ]
+    found = XIELU(alpha_p, alpha_n, beta, eps)
+    assert found.nbytes == 16
+    assert np.allclose(found(x), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", DEFINITIONS)
 def test_an_activation_is_its_definition_and_is_done_in_place(kind):
     x = GRID.copy()
     expected = np.array([DEFINITIONS[kind](float(value)) for value in GRID])
@@ -45,7 +66,7 @@ def test_silu_keeps_its_relative_precision_where_it_is_small():
     assert np.allclose(activate(Activation.SILU, x), expected, rtol=2e-6, atol=0)
 
 
-@pytest.mark.parametrize("kind", Activation)
+@pytest.mark.parametrize("kind", DEFINITIONS)
 def test_a_gated_activation_multiplies_the_activated_first_half_by_the_second(kind):
     both = np.random.default_rng(0).standard_normal((3, 10), dtype=np.float32)
     gate, up = both[:, :5].astype(np.float64), both[:, 5:].astype(np.float64)

@@ -29,7 +29,7 @@ from kvplan.engine.block_pool import OutOfBlocks
 from kvplan.engine.cache import Cache
 from kvplan.engine.counter import Counter
 from kvplan.engine.kv_tiles import KVTiles
-from kvplan.engine.latent_tiles import LatentTiles
+from kvplan.engine.row_tiles import RowTiles
 from kvplan.engine.state_store import StateStore
 from kvplan.engine.step import view_of
 from kvplan.engine.token_group import Growth
@@ -125,7 +125,7 @@ class CacheMachine(RuleBasedStateMachine):
                     self.check_views(layer, step.before(layer, index), self.tokens[sequence])
                 step.write(layer, fresh[:, None], -fresh[:, None], Counter())
             else:
-                step.write(layer, fresh, -fresh, Counter())
+                step.write_rows(layer, (fresh, -fresh), Counter())
             for index, (sequence, new) in enumerate(batch):
                 if isinstance(self.cache._stores[layer], KVTiles):
                     self.check_views(layer, step.after(layer, index), [*self.tokens[sequence], *new])
@@ -152,7 +152,7 @@ class CacheMachine(RuleBasedStateMachine):
                     last = content(layer, tokens)[-1] if tokens else np.zeros(4, np.float32)
                     np.testing.assert_array_equal(store.recurrent[slot], last)
                     assert (store.conv[slot] == last[3]).all()
-                elif isinstance(store, LatentTiles):
+                elif isinstance(store, RowTiles):
                     self.check_latents(layer, store, sequence, tokens)
                 else:
                     views = self.views(layer, sequence, len(tokens))

@@ -10,7 +10,9 @@ from kvplan.engine.delta_net import DeltaNetBlock
 HIDDEN, EPS, SLOTS = 24, 1e-5, 6
 GROUPED = GatedDeltaNet(2, 6, 8, 12, 4)
 ONE_TO_ONE = GatedDeltaNet(3, 3, 16, 8, 3)
-NETS = {"grouped": GROUPED, "one to one": ONE_TO_ONE}
+# A norm of its own, and corrections written up to twice over.
+TURNING = GatedDeltaNet(2, 4, 8, 12, 4, negative_eigenvalues=True, norm_eps=0.1)
+NETS = {"grouped": GROUPED, "one to one": ONE_TO_ONE, "turning": TURNING}
 
 
 @pytest.fixture(params=NETS)
@@ -29,7 +31,8 @@ def normal(rows, seed=0):
 
 def states(arch, filled=False):
     """Return convolution inputs and states for all slots: zero, or something to begin from."""
-    entry = arch.slot().entry
+    (slot,) = arch.slots()
+    entry = slot.entry
     shapes = (
         (SLOTS, entry.conv_channels, entry.conv_kernel),
         (SLOTS, arch.linear_num_value_heads, arch.linear_key_head_dim, arch.linear_value_head_dim),
@@ -75,7 +78,8 @@ class ByHand:
             for part, of in zip(np.split(mixed, [q.size, 2 * q.size]), (q, k, v), strict=True)
         )
         out = [self.head(h, q[h // self.group], k[h // self.group], v[h], b[h], a[h]) for h in range(len(v))]
-        normed = [o / np.sqrt((o**2).mean() + EPS) * self.weights["norm.weight"] for o in out]
+        eps = self.arch.norm_eps or EPS
+        normed = [o / np.sqrt((o**2).mean() + eps) * self.weights["norm.weight"] for o in out]
         gated = np.array(normed) * z / (1 + np.exp(-z))
         return self.weights["out_proj.weight"] @ gated.ravel()
 
@@ -85,7 +89,8 @@ class ByHand:
         key = key / np.sqrt((key**2).sum() + 1e-6)
         softplus = np.log1p(np.exp(step + self.weights["dt_bias"][h]))
         state = self.recurrent[h] * np.exp(-np.exp(self.weights["A_log"][h]) * softplus)
-        state += np.outer(key, (value - key @ state) / (1 + np.exp(-strength)))
+        most = 2 if self.arch.negative_eigenvalues else 1
+        state += np.outer(key, (value - key @ state) * most / (1 + np.exp(-strength)))
         self.recurrent[h] = state
         return query @ state
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kvplan.engine.counter import Counter
-from kvplan.engine.latent_tiles import LatentTiles, RowArena, decode_latent
+from kvplan.engine.latent_attention import decode_latent
+from kvplan.engine.row_tiles import RowArena, RowTiles
 from kvplan.errors import UsageError
 from kvplan.storage import kv_format
 
@@ -47,10 +48,10 @@ def bound(name, exact):
 
 def filled(name, blocks=7, block_tokens=5, count=17, order=(4, 1, 6, 0), seed=0):
     """Tiles with tokens in blocks out of order, and those blocks."""
-    tiles = LatentTiles(RANK, ROPE, blocks, block_tokens, kv_format(name))
+    tiles = RowTiles((RANK, ROPE), blocks, block_tokens, kv_format(name))
     table, slots = np.array(order), np.arange(count)
     latents, rope_keys = vectors(count, seed)
-    tiles.write(table[slots // block_tokens], slots % block_tokens, latents, rope_keys)
+    tiles.write(table[slots // block_tokens], slots % block_tokens, (latents, rope_keys))
     return tiles, table, latents, rope_keys
 
 
@@ -68,7 +69,7 @@ def test_what_is_read_is_what_was_written_within_the_formats_bound(name):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_bytes_are_those_of_the_layout(name):
-    tiles = LatentTiles(RANK, ROPE, 7, 5, kv_format(name))
+    tiles = RowTiles((RANK, ROPE), 7, 5, kv_format(name))
     assert tiles.slot_nbytes == TOKEN_BYTES[name]
     assert tiles.block_nbytes == 5 * TOKEN_BYTES[name]
     assert tiles.nbytes == 7 * 5 * TOKEN_BYTES[name]
@@ -99,10 +100,10 @@ def test_consecutive_plain_rows_are_not_copied():
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_token_is_stored_alike_alone_and_among_others(name):
     together, table, latents, rope_keys = filled(name)
-    alone = LatentTiles(RANK, ROPE, 7, 5, kv_format(name))
+    alone = RowTiles((RANK, ROPE), 7, 5, kv_format(name))
     for token in range(17):
         row = slice(token, token + 1)
-        alone.write(table[[token // 5]], np.array([token % 5]), latents[row], rope_keys[row])
+        alone.write(table[[token // 5]], np.array([token % 5]), (latents[row], rope_keys[row]))
     for found, expected in zip(alone.rows(table, 17), together.rows(table, 17), strict=True):
         np.testing.assert_array_equal(found, expected)
 
@@ -116,8 +117,8 @@ def test_blocks_can_be_copied_dumped_and_put_back(name):
     tiles.copy_block(6, 5)
     for found, expected in zip(tiles.rows(np.array([4, 1, 5, 0]), 17), before, strict=True):
         np.testing.assert_array_equal(found, expected)
-    tiles.write(table[:1], np.array([0]), *vectors(1, seed=9))
-    other = LatentTiles(RANK, ROPE, 9, 5, kv_format(name))
+    tiles.write(table[:1], np.array([0]), vectors(1, seed=9))
+    other = RowTiles((RANK, ROPE), 9, 5, kv_format(name))
     elsewhere = np.array([8, 0, 3, 5])
     other.load(elsewhere, dumped)
     for found, expected in zip(other.rows(elsewhere, 17), before, strict=True):
@@ -132,13 +133,13 @@ def test_what_is_not_finite_is_refused_before_anything_is_stored(bad, which):
     given = vectors(2, seed=9)
     given[which][1, 2] = bad
     with pytest.raises(ValueError, match="must be finite"):
-        tiles.write(table[:2], np.array([0, 0]), *given)
+        tiles.write(table[:2], np.array([0, 0]), given)
     for found, expected in zip(tiles.rows(table, 17), before, strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
 def test_formats_that_cannot_store_a_latent_are_refused():
-    with pytest.raises(UsageError, match="int8-kivi has scales per key channel: a latent has none"):
+    with pytest.raises(UsageError, match="int8-kivi has scales per key channel: these vectors have none"):
         RowArena(32, 1, 1, kv_format("int8-kivi"))
     for name in ("bf16", "int4"):
         with pytest.raises(UsageError, match=f"{name} packs 2 elements: 33 cannot be packed"):

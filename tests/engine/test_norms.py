@@ -58,18 +58,26 @@ def test_a_row_of_zeros_stays_zero():
     assert not RMSNorm(normal(8), EPS)(np.zeros((2, 8), np.float32), Counter()).any()
 
 
-def test_norms_are_made_by_kind():
-    x = normal(3, 16)
-    weights = {"a.weight": normal(16, seed=1), "a.bias": normal(16, seed=2)}
-    expected = {
-        Norm.RMS: RMSNorm(weights["a.weight"], EPS),
-        Norm.RMS_UNIT_OFFSET: RMSNorm(weights["a.weight"], EPS, unit_offset=True),
-        Norm.LAYER: LayerNorm(weights["a.weight"], weights["a.bias"], EPS),
+@pytest.mark.parametrize("kind", Norm)
+def test_norms_are_made_by_kind(kind):
+    """Each of the tensors its description has, in float64."""
+    x = normal(3, 16) + np.float32(0.7)
+    weights = {
+        weight.name: normal(*weight.shape, seed=1 + (".bias" in weight.name))
+        for weight in kind.weights("a", 16)
     }
-    assert set(expected) == set(Norm)
-    for kind, norm in expected.items():
-        made = make_norm(kind, weights, "a", EPS)
-        assert np.array_equal(made(x, Counter()), norm(x, Counter()))
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean(-1, keepdims=True)
+    weight, bias = weights.get("a.weight"), weights.get("a.bias")
+    expected = {
+        Norm.RMS: lambda: rms(x) * weight,
+        Norm.RMS_UNIT_OFFSET: lambda: rms(x) * (1.0 + weight),
+        Norm.LAYER: lambda: rms(centred) * weight + bias,
+        Norm.LAYER_NO_BIAS: lambda: rms(centred) * weight,
+        Norm.LAYER_UNIT: lambda: rms(centred),
+        Norm.LAYER_UNIT_OFFSET: lambda: rms(centred) * (1.0 + weight) + bias,
+    }
+    assert_close(make_norm(kind, weights, "a", EPS)(x, Counter()), expected[kind]())
 
 
 def test_bytes_are_those_of_the_elements_and_read_once_a_call():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kvplan.allocation import Contiguous, Paged
-from kvplan.arch.retention import Chunked, Full, Sliding
+from kvplan.arch.retention import Chunked, Compressed, Full, Sliding
 from kvplan.engine.placement import blocks_needed, placement
 
 WINDOWS = [Sliding(5), Sliding(8), Sliding(1), Sliding(5, 2), Sliding(4, 9)]
@@ -109,3 +109,28 @@ def test_a_trim_is_refused_when_something_it_shows_again_is_gone(retention, allo
             kept = [slots.get((int(b[0]), int(o[0]))) for b, o in places]
             whole = kept == in_view(retention, shorter)
             assert placed.lost(length, shorter) == (not whole), (length, shorter)
+
+
+@pytest.mark.parametrize("ratio", [1, 3, 4, 50])
+@pytest.mark.parametrize("allocation", [*PAGED, Contiguous(LONGEST)], ids=str)
+def test_an_entry_has_a_place_when_the_last_token_of_its_run_is_there(ratio, allocation):
+    """Entries of runs are placed as so many tokens of a layer that keeps all of them."""
+    placed, whole = placement(Compressed(ratio), allocation), placement(Full(), allocation)
+    for length in range(LONGEST + 1):
+        entries = length // ratio
+        shown = [slot for span in placed.spans(length) for slot in range(span.start, span.stop)]
+        assert shown == list(range(entries))
+        for start in range(length):
+            positions = np.arange(start, length)
+            ends = positions[placed.stored(positions, length)]
+            assert [(end + 1) / ratio for end in ends] == [*range(start // ratio + 1, entries + 1)]
+            blocks, offsets = placed.slots(ends)
+            slots = blocks * placed.block_tokens + offsets
+            assert slots.tolist() == [*range(start // ratio, entries)]
+    if isinstance(allocation, Paged):
+        assert placed.held(LONGEST) == whole.held(LONGEST // ratio)
+        assert placed.block_at(LONGEST) == LONGEST // ratio // allocation.block_tokens
+    else:
+        assert placed.block_tokens * len(placed.held(0)) == LONGEST // ratio
+    assert blocks_needed(placed, [LONGEST, 7]) == len(placed.held(LONGEST)) + len(placed.held(7))
+    assert not placed.lost(LONGEST, 7)

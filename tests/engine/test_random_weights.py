@@ -5,6 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kvplan.arch.experts import HASH_TABLE, Experts
+from kvplan.arch.layer import Layer
+from kvplan.arch.model import Model
 from kvplan.arch.norm import Norm
 from kvplan.arch.scale_down import scaled_down
 from kvplan.engine.random_weights import random_weights
@@ -24,7 +27,7 @@ def shapes_of(model):
 
 @pytest.mark.parametrize("name", ["gemma-3-4b", "deepseek-v3", "qwen3-next-80b-a3b", "gpt2", "gpt-oss-20b"])
 def test_every_tensor_is_drawn_in_its_shape_and_no_two_alike(name, bundled):
-    model = replace(scaled_down(bundled(name), hidden_size=64), vision=bundled(name).vision)
+    model = replace(scaled_down(bundled(name), hidden_size=64), towers=bundled(name).towers)
     weights = random_weights(model, 4)
     assert {key: array.shape for key, array in weights.items()} == shapes_of(model)
     assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
@@ -73,3 +76,14 @@ def test_a_tied_head_does_not_only_find_the_last_token(name, bundled):
     assert model.tie_word_embeddings
     assert deviation * model.embedding_multiplier == pytest.approx(model.hidden_size**-0.5, rel=0.02)
     assert mean == pytest.approx(0, abs=1e-3)
+
+
+def test_a_table_of_experts_names_different_ones_for_every_token():
+    experts = Experts(7, 3, 8, hash_vocab_size=90)
+    model = Model("tables", "a test", "fp32", 8, 90, 64, (Layer(None, experts), Layer(None, experts)))
+    weights = random_weights(model, 4)
+    tables = [weights[f"layers.{index}.{HASH_TABLE}"] for index in (0, 1)]
+    assert not np.array_equal(*tables)
+    for table in tables:
+        assert [len(set(row)) for row in table.tolist()] == [3] * 90
+        assert set(np.unique(table)) == set(range(7))

@@ -211,3 +211,14 @@ def test_rotated_elements_carry_the_attention_factor(interleaved):
 )
 def test_latent_attention_squares_the_temperature_of_all_dimensions(parameters, expected):
     assert yarn_score_factor(parameters) == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_what_is_turned_back_is_where_it_was(interleaved):
+    """And turned back from another position it is where it would be at the distance of the two."""
+    rotary = Rotary(RopeParameters(THETA, partial_rotary_factor=0.5, interleaved=interleaved), 16, 64, 64)
+    x, positions = normal(3, 2, 16), np.array([0, 3, 60])
+    turned = rotary.rotate(x.copy(), positions)
+    np.testing.assert_allclose(rotary.rotate_back(turned, positions), x, atol=1e-5)
+    nearer = rotary.rotate_back(rotary.rotate(x.copy(), positions + 3), positions)
+    np.testing.assert_allclose(nearer, rotary.rotate(x.copy(), np.full(3, 3)), atol=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kvplan.arch.experts import Experts, Scoring, TopkMethod
-from kvplan.engine.routing import choose_experts
+from kvplan.engine.routing import Round, choose_experts
 
 # Sigmoid scores that are near these: easy to add up by eye.
 LOGIT = {score: math.log(score / (1 - score)) for score in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)}
@@ -88,10 +88,58 @@ def test_scores_that_are_all_zero_give_shares_of_zero():
     assert choose(deepseek_v3(n_group=1), [-200.0] * 6, [0, 0, 0, 0, 1, 1]) == [{4: 0.0, 5: 0.0}]
 
 
+def test_llama_4_takes_the_sigmoid_of_the_chosen_logits():
+    arch = Experts(3, 1, 8, scoring_func=Scoring.SIGMOID, norm_topk_prob=False)
+    assert choose(arch, [LOGIT[0.2], LOGIT[0.7], LOGIT[0.6]]) == [approximately({1: 0.7})]
+
+
+def test_deepseek_v4_scores_by_the_root_of_a_softplus():
+    # ln(1 + e^x) is 4 for x = ln(e^4 - 1), and 1 for x = ln(e - 1): roots 2 and 1.
+    logits = [math.log(math.e**4 - 1), math.log(math.e - 1), -50.0]
+    assert choose(Experts(3, 2, 8, scoring_func=Scoring.SQRT_SOFTPLUS), logits) == [
+        approximately({0: 2 / 3, 1: 1 / 3})
+    ]
+
+
+def sparsemixer(jitter):
+    return Experts(
+        4,
+        2,
+        8,
+        topk_method=TopkMethod.SPARSEMIXER,
+        router_jitter_noise=jitter,
+        norm_topk_prob=False,
+    )
+
+
+def test_a_sparse_mixer_shares_among_logits_near_the_best_then_near_the_second():
+    # At most 20% below 10 is 9 alone; without 10, at most 20% below 9 are 8 and 7.5.
+    expected = {0: 1 / (1 + math.exp(-1)), 1: 1 / (1 + math.exp(-1) + math.exp(-1.5))}
+    assert choose(sparsemixer(0.1), [10.0, 9.0, 7.5, 7.0]) == [
+        approximately({0: expected[0], 1: 1 / (1 + math.exp(-1.5))})
+    ]
+    assert choose(sparsemixer(0.099), [10.0, 9.0, 8.0, 7.5]) == [approximately(expected)]
+
+
+def test_a_sparse_mixer_measures_from_the_larger_of_a_logit_and_the_best():
+    # From -1 to -5 are 4 of 5: 0.8, near by 2 x 0.41, not by 2 x 0.39. From -5 to -20 are 0.75.
+    near = {0: 1 / (1 + math.exp(-4)), 1: 1 / (1 + math.exp(-15) + math.exp(-16))}
+    assert choose(sparsemixer(0.41), [-1.0, -5.0, -20.0, -21.0]) == [approximately(near)]
+    [shares] = choose(sparsemixer(0.39), [-1.0, -5.0, -20.0, -21.0])
+    assert shares[0] == 1.0
+
+
+def test_a_sparse_mixers_shares_are_not_those_of_its_whole():
+    [shares] = choose(sparsemixer(0.01), [10.0, 9.0, 8.0, 7.5])
+    assert shares == {0: 1.0, 1: 1.0}
+
+
 def by_hand(arch, logits, correction):
     """Choose for one row with sorted lists and sums in float64."""
     if arch.scoring_func is Scoring.SIGMOID:
         scores = [1 / (1 + math.exp(-x)) for x in logits]
+    elif arch.scoring_func is Scoring.SQRT_SOFTPLUS:
+        scores = [math.sqrt(math.log1p(math.exp(x))) for x in logits]
     else:
         total = sum(map(math.exp, logits))
         scores = [math.exp(x) / total for x in logits]
@@ -111,7 +159,7 @@ def by_hand(arch, logits, correction):
 
 @pytest.mark.parametrize("normed", [True, False])
 @pytest.mark.parametrize("scoring", Scoring)
-@pytest.mark.parametrize("method", TopkMethod)
+@pytest.mark.parametrize("method", [m for m in TopkMethod if m is not TopkMethod.SPARSEMIXER])
 def test_many_rows_choose_as_each_would_alone(method, scoring, normed):
     groups = {} if method is TopkMethod.GREEDY else {"n_group": 8, "topk_group": 3}
     arch = Experts(
@@ -131,3 +179,58 @@ def test_many_rows_choose_as_each_would_alone(method, scoring, normed):
     found = choose(arch, logits, correction if noaux else None)
     for row, shares in zip(logits.astype(float), found, strict=True):
         assert shares == pytest.approx(by_hand(arch, row, correction.astype(float)), rel=1e-5)
+
+
+def settling(arch, logits, instead, correction=None):
+    """Return {expert: share} of one row where some rounds choose as ``instead`` says, and what each saw."""
+    asked = {}
+
+    def settle(what, scores, chosen):
+        assert scores.shape == chosen.shape
+        asked[what] = scores[0].astype(float).tolist()
+        return np.array([instead[what]], np.bool_) if what in instead else chosen
+
+    bias = None if correction is None else np.array(correction, np.float32)
+    chosen, shares = choose_experts(arch, np.array([logits], np.float32), bias, settle=settle)
+    return dict(zip(chosen[0].tolist(), shares[0].astype(float).tolist(), strict=True)), asked
+
+
+def test_experts_may_be_settled_by_the_scores_they_are_chosen_by():
+    logits = [0.0, 1.0, 1.0, 2.0]
+    total = sum(map(math.exp, logits))
+    for experts in ((1, 3), (2, 3)):
+        instead = {Round.EXPERTS: [expert in experts for expert in range(4)]}
+        shares, asked = settling(Experts(4, 2, 8, norm_topk_prob=False), logits, instead)
+        assert shares == approximately({expert: math.exp(logits[expert]) / total for expert in experts})
+        assert asked == {Round.EXPERTS: approximately([math.exp(logit) / total for logit in logits])}
+
+
+def test_groups_are_settled_before_the_experts_in_them():
+    logits = [LOGIT[score] for score in (0.9, 0.1, 0.6, 0.5, 0.2, 0.3)]
+    shares, asked = settling(deepseek_v3(), logits, {Round.GROUPS: [1, 0, 0]}, [0, 0, 0, 0, 0.7, 0.1])
+    assert shares == approximately({0: 0.9, 1: 0.1})
+    assert asked[Round.GROUPS] == approximately([1.0, 1.1, 1.3])
+    assert asked[Round.EXPERTS] == approximately([0.9, 0.1, *[-math.inf] * 4])
+
+
+def test_a_sparse_mixer_is_settled_in_the_order_it_chooses():
+    """The first has its share among three, the second among the two that are left."""
+    third = math.exp(-0.1)
+    for first, second in ((0, 1), (1, 0)):
+        instead = {Round.FIRST: [expert == first for expert in range(4)]}
+        shares, asked = settling(sparsemixer(0.01), [10.0, 10.0, 9.9, 0.0], instead)
+        assert shares == approximately({first: 1 / (2 + third), second: 1 / (1 + third)})
+        left = [-math.inf if expert == first else [10, 10, 9.9, 0][expert] for expert in range(4)]
+        assert asked[Round.SECOND] == approximately(left)
+
+
+def test_what_is_near_to_a_sparse_mixer_is_settled_for_each_logit():
+    """Each is compared with what it must reach: 9 and 20% of 10 with 10, of which it is near."""
+    logits = [10.0, 9.0, 7.5, 7.0]
+    alone = [[expert == 0, expert != 0] for expert in range(4)]
+    shares, asked = settling(sparsemixer(0.1), logits, {Round.NEAR_FIRST: alone})
+    assert shares == approximately({0: 1.0, 1: 1 / (1 + math.exp(-1.5))})
+    reached = np.array([[12, 10], [11, 10], [9.5, 10], [9, 10]])
+    assert np.array(asked[Round.NEAR_FIRST]) == approximately(reached)
+    shares, _ = settling(sparsemixer(0.1), logits, {})
+    assert shares[0] == pytest.approx(1 / (1 + math.exp(-1)))

@@ -1,15 +1,23 @@
 """Which tensors a weight format changes, and how matrices are cut into its tiles."""
 
+from dataclasses import replace
+
 import ml_dtypes
 import numpy as np
 import pytest
 
+from kvplan.arch.experts import Experts
+from kvplan.arch.released import StoredAs
 from kvplan.arch.scale_down import scaled_down
 from kvplan.engine.random_weights import named_weights, random_weights
 from kvplan.engine.stored_weights import stored_weights, through_tiles
-from kvplan.engine.weight_quantisers import fp8, int4, int8, nvfp4, quantiser
+from kvplan.engine.weight_quantisers import fp8, int8, nvfp4, quantiser, with_zero
 from kvplan.errors import UsageError
 from kvplan.storage import weight_format
+
+
+def int4(tiles):
+    return with_zero(tiles, 4)
 
 
 def drawn(*shape, seed=0):
@@ -41,6 +49,31 @@ def test_a_format_changes_the_matrices_of_its_roles(bundled):
     assert changed_by(llama, "mxfp4") == (set(), MATRICES | outer | norms)
     assert changed_by(llama, "fp32") == (set(), MATRICES | outer | norms)
     assert changed_by(llama, "bf16") == (MATRICES | outer | norms, set())
+
+
+def test_as_released_every_matrix_goes_through_its_own_format(runner_of):
+    model = runner_of("windows").model
+    gate, up, down = (f"mlp.experts.{part}_proj.weight" for part in ("gate", "up", "down"))
+    stored = (StoredAs("fp32", (gate,)), StoredAs("nvfp4", (up,)))
+    model = replace(
+        model,
+        weight_format="mxfp4",
+        layers=tuple(
+            replace(layer, stored_otherwise=stored) if isinstance(layer.mlp, Experts) else layer
+            for layer in model.layers
+        ),
+    )
+    weights = random_weights(model, seed=1)
+    found = stored_weights(model, weights, model.as_released(), "fp32")
+    whole = {name: stored_weights(model, weights, weight_format(name), "fp32") for name in ("mxfp4", "nvfp4")}
+    (layer,) = (index for index, layer in enumerate(model.layers) if layer.stored_otherwise)
+    start = f"layers.{layer}."
+    assert np.array_equal(found[start + gate], weights[start + gate])
+    assert np.array_equal(found[start + up], whole["nvfp4"][start + up])
+    assert np.array_equal(found[start + down], whole["mxfp4"][start + down])
+    assert not np.array_equal(found[start + up], whole["mxfp4"][start + up])
+    rest = set(weights) - {start + gate, start + up, start + down}
+    assert all(np.array_equal(found[name], weights[name]) for name in rest)
 
 
 def test_mxfp4_changes_experts_only(runner_of):

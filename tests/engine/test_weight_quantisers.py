@@ -6,11 +6,28 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from kvplan.engine.weight_quantisers import NF4, nearest_e2m1, quantiser
+from kvplan.engine.weight_quantisers import FP4, NF4, dynamic_map, nearest_e2m1, quantiser
 from kvplan.errors import UsageError
 from kvplan.storage import WEIGHT_FORMATS, weight_format
 
-MEASURED = "fp8 fp8-block fp8-row int8 int4 int4-gptq nf4 mxfp4 nvfp4 q8_0 q4_0 q4_1 q5_0 q5_1".split()
+SYMMETRIC = [
+    *("int4-kimi int4-sym-g32 int4-sym-g64 int4-sym-g128 int4-sym-row int4-sym-actorder-g32".split()),
+    *("int4-sym-actorder-g64 int4-sym-actorder-g128 int8-sym-g32 int8-sym-g64 int8-sym-g128".split()),
+    *("int8-sym-row int8-sym-actorder-g32 int8-sym-actorder-g64 int8-sym-actorder-g128".split()),
+]
+WITH_ZEROS = [
+    *("int4 int4-gptq int4-awq-g32 int4-awq-g64 int4-gptq-g32 int4-gptq-g64 int4-gptq-row".split()),
+    *("int4-asym-g32 int4-asym-g64 int4-asym-g128 int4-asym-row".split()),
+    *("int8-gptq-g32 int8-gptq-g64 int8-gptq-g128 int8-gptq-row".split()),
+]
+ONE_SCALE = [
+    *"fp8 fp8-block fp8-row fp8-static mxfp8 int8 int8-tensor nf4 fp4 mxfp4 mxfp4-a16".split(),
+    *"nvfp4 nvfp4-static nvfp4-a16".split(),
+    *SYMMETRIC,
+    *WITH_ZEROS,
+]
+DOUBLE = ["nf4-double", "fp4-double"]
+MEASURED = [*ONE_SCALE, *DOUBLE, *"q8_0 q4_0 q4_1 q5_0 q5_1".split()]
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
 SIGNED_E2M1 = np.concatenate([-E2M1, E2M1])
 E4M3 = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64)
@@ -40,28 +57,44 @@ def test_nf4_is_made_of_the_quantiles_of_a_normal_distribution():
     assert np.abs(NF4 - expected).max() < 2e-7
 
 
+def test_fp4_is_that_of_bitsandbytes():
+    """csrc/kernels.cu, dDequantizeFP4Tree: its eight magnitudes, as they stand there."""
+    magnitudes = [0, 0.005208333, 0.16666667, 0.25, 0.33333333, 0.5, 0.66666667, 1]
+    assert sorted({abs(float(number)) for number in FP4}) == pytest.approx(magnitudes, rel=1e-6)
+    assert FP4.tolist() == sorted(FP4.tolist())
+    assert len(FP4) == 15
+
+
 def grid(name, tile, matrix):
     """Every number a format could store for a tile of a matrix, computed in float64 from its definition."""
     largest = float(np.abs(tile).max())
+    bits = 8 if name.startswith("int8") else 4
     match name:
-        case "fp8" | "fp8-block" | "fp8-row":
+        case "fp8" | "fp8-block" | "fp8-row" | "fp8-static":
             return E4M3 * (largest / 448)
-        case "int8":
+        case "mxfp8":
+            return E4M3 * 2.0 ** (np.floor(np.log2(largest)) - 8)
+        case "int8" | "int8-tensor":
             return np.arange(-127, 128) * (largest / 127)
-        case "int4" | "int4-gptq":
+        case _ if name in WITH_ZEROS:
             low, high = min(float(tile.min()), 0), max(float(tile.max()), 0)
-            scale = float(np.float16((high - low) / 15))
-            return (np.arange(16) - round(-low / scale)) * scale
+            scale = float(np.float16((high - low) / (2**bits - 1)))
+            return (np.arange(2**bits) - round(-low / scale)) * scale
+        case _ if name in SYMMETRIC:
+            scale = float(np.float16(largest / ((2**bits - 1) / 2)))
+            return np.arange(-(2 ** (bits - 1)), 2 ** (bits - 1)) * scale
         case "nf4":
             return NF4.astype(np.float64) * largest
-        case "mxfp4":
+        case "fp4":
+            return FP4.astype(np.float64) * largest
+        case "mxfp4" | "mxfp4-a16":
             return SIGNED_E2M1 * 2.0 ** (np.floor(np.log2(largest)) - 2)
-        case "nvfp4":
+        case "nvfp4" | "nvfp4-static" | "nvfp4-a16":
             whole = float(np.abs(matrix).max()) / (6 * 448)
             return SIGNED_E2M1 * whole * float(ml_dtypes.float8_e4m3fn(largest / 6 / whole))
 
 
-@pytest.mark.parametrize("name", [name for name in MEASURED if "_" not in name])
+@pytest.mark.parametrize("name", ONE_SCALE)
 def test_every_weight_comes_back_as_the_nearest_number_its_tile_can_hold(name):
     elements = weight_format(name).tile_columns or 96
     tiles = drawn(2, 24, elements)
@@ -74,6 +107,35 @@ def test_every_weight_comes_back_as_the_nearest_number_its_tile_can_hold(name):
             least = np.abs(numbers - tile[:, None].astype(np.float64)).min(axis=1)
             assert np.abs(numbers - back[:, None]).min(axis=1).max() <= 1e-6 * np.abs(tile).max()
             assert (np.abs(back - tile) <= least + 2e-6 * np.abs(tile).max()).all()
+
+
+def test_scales_of_scales_are_of_256_numbers_denser_towards_zero():
+    """bitsandbytes, create_dynamic_map: 64 numbers in the highest decade, 32 in the next, and so on."""
+    numbers = dynamic_map()
+    assert len(numbers) == len(set(numbers.tolist())) == 256
+    counts = [((numbers > 10.0**-decade) & (numbers < 10.0 ** (1 - decade))).sum() for decade in range(1, 8)]
+    assert counts == [64, 32, 16, 8, 4, 2, 1]
+    assert set((-numbers).tolist()) - set(numbers.tolist()) == {-1.0}
+    # Between 0.1 and 1 the first is half of a 64th of the way up.
+    assert numbers[numbers > 0.1][0] == pytest.approx(0.1 + 0.9 / 128)
+
+
+@pytest.mark.parametrize("name", DOUBLE)
+def test_a_doubly_quantised_tile_is_off_by_what_its_scale_is(name):
+    """Its codes are those of exact scales; each scale is the mean and the nearest of 256 numbers above it."""
+    tiles = drawn(2, 600, 64)
+    found, exact = through(name, tiles), through(name.removesuffix("-double"), tiles)
+    largest = np.abs(tiles).max(axis=-1).astype(np.float64)
+    for copy in range(2):
+        mean = largest[copy].mean()
+        for start in (0, 256, 512):
+            part = largest[copy, start : start + 256] - mean
+            numbers = dynamic_map().astype(np.float64) * np.abs(part).max()
+            stored = numbers[np.abs(numbers[:, None] - part).argmin(axis=0)] + mean
+            expected = (
+                exact[copy, start : start + 256] * (stored / largest[copy, start : start + 256])[:, None]
+            )
+            assert np.abs(found[copy, start : start + 256] - expected).max() < 1e-5
 
 
 def test_a_uniform_grid_has_the_error_of_one():

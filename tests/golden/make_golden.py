@@ -12,11 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from inspect import signature
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from names import hf_tensors
+from names import NAMES as FAMILY_NAMES
+from names.fusing import hf_tensors
+from remote_keys import IN_NATIVE_KEYS
 from replay import (
     MAX_TOKENS,
     NAMES,
@@ -31,16 +35,43 @@ from replay import (
     read_model,
     save,
 )
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, DynamicCache
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    BambaForCausalLM,
+    DynamicCache,
+    MiniMaxForCausalLM,
+)
+from transformers.models.minimax.modeling_minimax import MiniMaxCache
 from weights import golden_weights
 
 from kvplan.allocation import Paged
+from kvplan.arch.experts import HASH_TABLE
 from kvplan.arch.model import Model
 
 # Remote code that is the same architecture as a class of transformers itself.
-SAME_AS = {"kimi_k2": "deepseek_v3"}
+SAME_AS = {
+    "baichuan": "llama",
+    "glm4v_moe_text": "glm4_moe",
+    "kimi_k2": "deepseek_v3",
+    "mimo": "qwen2",
+    "minimax_m3": "minimax_m3_vl_text",
+}
+# Classes with an encoder of images that are the only ones with these text models: it is taken out.
+WRAPPED_IN = {
+    "glm4v_text": "glm4v",
+    "mllama_text_model": "mllama",
+    "qwen2_5_vl_text": "qwen2_5_vl",
+    "qwen2_vl_text": "qwen2_vl",
+    "qwen3_vl_moe_text": "qwen3_vl_moe",
+    "qwen3_vl_text": "qwen3_vl",
+}
+_SMALL_ENCODER = {"depth": 1, "num_hidden_layers": 1, "num_global_layers": 1, "image_size": 28}
 # A case whose routers choose by a hair under seed 0 has another one.
-SEEDS = {"qwen3-next": 6}
+SEEDS = {"jamba": 3, "minimax": 2, "qwen3-5-moe": 1, "qwen3-next": 6, "olmo-hybrid-unrotated": 1}
+# Falcon's eager attention adds the slopes twice: to the scores and to the mask.
+SDPA = ("falcon-alibi",)
 AS_COMMITTED = 1e-5
 AS_ENGINE = 1e-4
 AS_ITSELF = 1e-5
@@ -49,19 +80,39 @@ AS_ITSELF = 1e-5
 def hf_model(name: str, model: Model, weights: dict[str, Array]) -> torch.nn.Module:
     """Return transformers' model of a case with every parameter and buffer filled."""
     given = json.loads(config_path(name).read_text(encoding="utf-8"))
+    given = IN_NATIVE_KEYS.get(given["model_type"], dict)(given)
     given["model_type"] = SAME_AS.get(given["model_type"], given["model_type"])
-    config = CONFIG_MAPPING[given["model_type"]].from_dict(given)
-    config._experts_implementation = "eager"
-    found = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
-    fill(found, hf_tensors(given["model_type"], model, weights), weights)
+    found = _unfilled(name, given)
+    names = FAMILY_NAMES[given["model_type"]]
+    fill(found, hf_tensors(names, model, weights), weights, names.made_there)
     # Dynamic frequencies are those of the longest run so far: kvplan has one set for a whole run.
     found.eval()(input_ids=torch.zeros((1, MAX_TOKENS), dtype=torch.int64), use_cache=False)
     return found
 
 
-def fill(found: torch.nn.Module, tensors: dict[str, Array], weights: dict[str, Array]) -> None:
+def _unfilled(name: str, given: dict[str, Any]) -> torch.nn.Module:
+    """Return the model of a case; a text model that is inside another class, without that one's encoder."""
+    kind, auto = given["model_type"], AutoModelForCausalLM
+    if kind in WRAPPED_IN:
+        tied = given.get("tie_word_embeddings", False)
+        given = {"text_config": given, "vision_config": _SMALL_ENCODER, "tie_word_embeddings": tied}
+        kind, auto = WRAPPED_IN[kind], AutoModelForImageTextToText
+    config = CONFIG_MAPPING[kind].from_dict(given)
+    config._experts_implementation = "eager"
+    attention = "sdpa" if name in SDPA else "eager"
+    found = auto.from_config(config, attn_implementation=attention, dtype=torch.float32)
+    for part in ("visual", "vision_model", "multi_modal_projector"):
+        if auto is AutoModelForImageTextToText and hasattr(found.model, part):
+            delattr(found.model, part)
+    return found
+
+
+def fill(
+    found: torch.nn.Module, tensors: dict[str, Array], weights: dict[str, Array], made_there: tuple[str, ...]
+) -> None:
     """Copy tensors into a model of transformers; there is exactly one for each place, and none is left."""
-    places = {id(place): name for name, place in reversed(found.state_dict(keep_vars=True).items())}
+    held = found.state_dict(keep_vars=True).items()
+    places = {id(place): name for name, place in reversed(held) if not name.endswith(made_there)}
     if tensors.keys() != set(places.values()):
         raise ValueError(f"not the same tensors: {sorted(tensors.keys() ^ set(places.values()))}")
     if sum(t.size for t in tensors.values()) != sum(w.size for w in weights.values()):
@@ -71,7 +122,18 @@ def fill(found: torch.nn.Module, tensors: dict[str, Array], weights: dict[str, A
         for name, array in tensors.items():
             if wanted[name].shape != array.shape:
                 raise ValueError(f"{name}: {tuple(wanted[name].shape)} is wanted, {array.shape} is given")
-            wanted[name].copy_(torch.from_numpy(np.ascontiguousarray(array)))
+            wanted[name].copy_(torch.from_numpy(np.array(array, order="C")))
+
+
+def _behind(found: torch.nn.Module, cache: Any) -> dict[str, Any]:
+    """Return the arguments that say what is cached already."""
+    if "cache_params" in signature(found.forward).parameters:
+        return {"cache_params": cache, "use_cache": True}
+    given = {"past_key_values": cache, "use_cache": True}
+    if isinstance(found, BambaForCausalLM) and cache.get_seq_length():
+        # It counts from 0 in every call otherwise.
+        given["position_ids"] = torch.tensor([[cache.get_seq_length()]])
+    return given
 
 
 @torch.inference_mode()
@@ -79,10 +141,10 @@ def hf_logits(found: torch.nn.Module, tokens: Tokens) -> CaseLogits:
     """Return the logits of each sequence run by itself: its prompt at once, then token by token."""
     of_prompts, of_steps = [], []
     for prompt, steps in zip(tokens.prompts, tokens.steps.T, strict=True):
-        cache = DynamicCache(config=found.config)
+        cache = MiniMaxCache() if isinstance(found, MiniMaxForCausalLM) else DynamicCache(config=found.config)
         pieces = [prompt, *steps[:, None]]
         rows = [
-            found(input_ids=torch.from_numpy(piece)[None], past_key_values=cache, use_cache=True).logits[0]
+            found(input_ids=torch.from_numpy(piece)[None], **_behind(found, cache)).logits[0]
             for piece in pieces
         ]
         of_prompts.append(rows[0].numpy())
@@ -129,6 +191,9 @@ def refuse_a_close_call(name: str, model: Model, weights: dict[str, Array], toke
         state = np.random.RandomState(seed)
         shaken = {
             key: (array * (1 + 1e-6 * state.standard_normal(array.shape))).astype(np.float32)
+            # A table of experts is no matter of rounding.
+            if not key.endswith(HASH_TABLE)
+            else array
             for key, array in weights.items()
         }
         apart = logits.difference(hf_logits(hf_model(name, model, shaken), tokens))

@@ -68,10 +68,11 @@ def test_linear_in_the_chunk(name, plan):
         assert (second, third) == (2 * first, 3 * first)
 
 
-def test_never_a_function_of_the_weights(model_name, plan):
+def test_never_a_function_of_the_weights(representative, plan):
     """Neither their storage nor how many layers hold them changes what is alive in one of them."""
     found = {
-        storage: peaks(plan, model_name, weights=storage)[0] for storage in ("bf16", "fp32", "int4", "q2_k")
+        storage: peaks(plan, representative, weights=storage)[0]
+        for storage in ("bf16", "fp32", "int4", "q2_k")
     }
     assert len({tuple(sizes) for sizes in found.values()}) == 1
 

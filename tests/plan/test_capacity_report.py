@@ -158,7 +158,30 @@ def test_assumptions_are_said(plan):
     assert "no driver reading is known for gaudi3: planned on the 128 GB it is sold with" in notes
     (state, *_) = report_of(plan, "qwen3-next")[1].notes
     assert state.startswith("recurrent state as vllm stores it: ")
-    assert any("vision tower" in note for note in report_of(plan, "gemma-3 with its tower")[1].notes)
     (fullest,) = report_of(plan, "deepseek pipeline", contexts=(4_096,))[1].notes
     assert "tp 1 x pp 4 x dp 1" in fullest
     assert "stage 3 of 4" in fullest
+
+
+COUNTED = "the vision tower is counted in the weights"
+
+
+def notes_of(capacity):
+    report = capacity_report(capacity, (1_024,), (1,), decide_context=1_024, decide_batch=1, inputs=())
+    return report.notes
+
+
+def test_what_is_counted_of_encoders_is_said(plan):
+    """Its weights; that tensor parallelism leaves it whole; that no file describes it; that it is missing."""
+    alone, shared = plan("gemma-3-4b", "h100-sxm"), plan("gemma-3-4b", "h100-sxm", tensor=2)
+    assert notes_of(alone) == (f"{COUNTED}; images take tokens like text",)
+    whole = "whole on each GPU (vLLM's --mm-encoder-tp-mode data)"
+    assert f"{COUNTED}, {whole}; images take tokens like text" in notes_of(shared)
+    (tower,) = alone.model.towers
+    assumed = replace(alone.model, towers=(replace(tower, assumed=True),))
+    said = "the vision tower is of the class's own sizes: the model's file does not describe it"
+    assert said in notes_of(plan_capacity(assumed, alone.deployment))
+    missing = replace(alone.model, towers=(), missing_towers=("vision_tower", "audio_tower"))
+    assert notes_of(plan_capacity(missing, alone.deployment)) == (
+        "the vision tower and the audio tower are not counted: their weights come on top",
+    )

@@ -22,8 +22,8 @@ def exchanges(roofline, *steps):
     }
 
 
-def test_one_gpu_sends_nothing(model_name, roofline_of):
-    roofline = roofline_of(model_name, "h200-sxm")
+def test_one_gpu_sends_nothing(representative, roofline_of):
+    roofline = roofline_of(representative, "h200-sxm")
     assert not exchanges(roofline, roofline.decode(8, 100))
     assert roofline.work(roofline.decode(8, 100)).collective_bytes == 0
 
@@ -86,6 +86,31 @@ def test_a_stage_hands_its_micro_batch_to_the_next(roofline_of):
     work = {t.name: t for t in roofline.timed(roofline.decode(10, 99))}["send"]
     assert len(work.parts) == 3
     assert work.work.collective_bytes == 3 * 3 * 4_096 * 2
+
+
+def test_a_mamba_sums_what_its_steps_are_made_of(roofline_of):
+    """FalconMamba: 64 layers, each a step of rank 256, and what writes and reads 16 numbers of a state."""
+    roofline = roofline_of("falcon-mamba-7b", tensor=2)
+    found = exchanges(roofline, roofline.decode(3, 9))
+    assert found["inner_all_reduce", "all-reduce, inside the mixer"] == (64 * 3 * (256 + 32) * 2, 64, 2)
+    assert found["all_reduce", "all-reduce, tensor parallel"] == (64 * 3 * 4_096 * 2, 64, 2)
+
+
+@pytest.mark.parametrize(("model", "layers"), [("granite-4.0-h-tiny", 36), ("mamba-codestral-7b", 0)])
+def test_the_norm_of_one_group_is_over_what_every_rank_has_a_part_of(model, layers, roofline_of):
+    """Granite 4 has one group of heads, and one number a token to sum; Codestral Mamba has eight groups."""
+    roofline = roofline_of(model, tensor=2)
+    parts = [part for timed in roofline.timed(roofline.decode(3, 9)) for part in timed.parts]
+    inner = [part for part in parts if part.operator.label == "all-reduce, inside the mixer"]
+    assert sum(part.operator.calls for part in inner) == layers
+    assert sum(part.work.collective_bytes for part in inner) == layers * 3 * 2
+
+
+def test_attention_beside_mamba_sums_both_and_the_mlp(roofline_of):
+    roofline = roofline_of("falcon-h1-7b", tensor=2)
+    found = exchanges(roofline, roofline.decode(1, 9))
+    assert found["all_reduce", "all-reduce, tensor parallel"] == (44 * 3 * 3_072 * 2, 132, 2)
+    assert ("inner_all_reduce", "all-reduce, inside the mixer") not in found
 
 
 def test_context_parallel_ranks_sum_partial_attention(roofline_of):

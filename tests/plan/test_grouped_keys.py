@@ -7,7 +7,7 @@ from kvplan.allocation import Contiguous, Paged
 from kvplan.arch.attention import Attention
 from kvplan.arch.layer import Layer
 from kvplan.arch.mlp import MLP
-from kvplan.arch.model import Run
+from kvplan.arch.model import Run, slot_runs
 from kvplan.errors import UsageError
 from kvplan.plan.cache import request_cache
 from kvplan.plan.grouped_keys import grouped_growth_bytes
@@ -18,7 +18,7 @@ BITS = {"int8-kivi": (8, 2), "int4-kivi": (4, 4)}  # bits of an element, bytes o
 
 def cache_of(kv, allocation, layers=3, **attention):
     mixer = Attention(4, 2, 16, **attention)
-    runs = (Run(Layer(mixer, MLP(64)), layers),)
+    runs = slot_runs([Run(Layer(mixer, MLP(64)), layers)])
     return request_cache(runs, 1, kv_format(kv), state_layout("transformers"), "fp32", allocation, "a test")
 
 
@@ -142,3 +142,9 @@ def test_a_state_needs_no_groups(plan):
     cache = plan("qwen3-next-80b-a3b", kv="int8-kivi", block=64).whole_cache
     assert cache.state("s", "").number == 77_856_768
     assert cache.live_bytes(64) == 77_856_768 + 12 * 2 * (64 * 258 + 256 * 66)
+
+
+def test_a_window_of_what_stays_is_refused():
+    """Its layers keep whole groups, and would read parts of them."""
+    with pytest.raises(UsageError, match="some layers look back through a window"):
+        cache_of("int4-kivi", Paged(64), visible_window=32)

@@ -235,11 +235,11 @@ def test_paged_waste_is_under_a_block(name, distribution, block, plan):
     assert found.fragmentation_bytes < allowed
 
 
-@pytest.mark.parametrize("doubled", [1, 16, 64, 500])
-def test_larger_blocks_never_waste_less(doubled, model_name, plan):
+@pytest.mark.parametrize("doubled", [1, 500])
+def test_larger_blocks_never_waste_less(doubled, representative, plan):
     """Where the larger block is a multiple of the smaller."""
     distribution = LengthDistribution.log_uniform(1, 1_024)
-    small, large = (wasted(distribution, plan, model_name, block=b) for b in (doubled, 2 * doubled))
+    small, large = (wasted(distribution, plan, representative, block=b) for b in (doubled, 2 * doubled))
     assert small.live_bytes == large.live_bytes
     assert small.fragmentation_bytes <= large.fragmentation_bytes
 
@@ -294,8 +294,8 @@ def test_none_fit(plan):
     assert requests_held(long, LengthDistribution.fixed(100 << 13)) == 0
 
 
-def test_paging_holds_more_than_reserving(model_name, bundled, plan):
-    small = scaled_down(bundled(model_name))
+def test_paging_holds_more_than_reserving(representative, bundled, plan):
+    small = scaled_down(bundled(representative))
     lengths = LengthDistribution.log_uniform(16, 1_024)
     paged, contiguous = (
         requests_held(plan(small, max_tokens=1_024, contiguous=whole), lengths) for whole in (False, True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kvplan.allocation import Paged
-from kvplan.arch.latent_attention import LatentAttention
+from kvplan.arch.entry import IndexKey, Latent
 from kvplan.arch.retention import Chunked, Full, PerRequest, Sliding
 from kvplan.arch.work import Work, decode_step, prefill_step
 from kvplan.errors import UsageError
@@ -17,7 +17,7 @@ from kvplan.plan.requests import Request
 from kvplan.plan.run import predict_run
 from kvplan.plan.stages import pipeline_stages
 from kvplan.plan.weights import weights_bytes
-from kvplan.storage import kv_format, state_layout, weight_format
+from kvplan.storage import TensorRole, kv_format, state_layout, weight_format
 
 AMOUNTS = [field.name for field in fields(Work)]
 # Llama-3.1-8B by hand: 32 layers of width 4,096, 32 query and 8 KV heads of 128, an MLP of 14,336.
@@ -29,11 +29,15 @@ MATRICES = 32 * (QKV + OUT + MLP)
 
 
 @pytest.mark.parametrize("kv", ["bf16", "int8", "int4-kivi"])
-def test_steps_add_up_to_the_phases_of_a_run(model_name, kv, bundled):
-    model = replace(bundled(model_name), dtype="fp32", weight_format="")
+def test_steps_add_up_to_the_phases_of_a_run(representative, kv, bundled):
+    model = replace(bundled(representative), dtype="fp32", weight_format="")
     requests = (Request(37, 5), Request(4_500, 3))
-    groupable = all(isinstance(run.layer.slot().retention, Full | PerRequest) for run in model.runs())
-    if kv == "int4-kivi" and (not groupable or isinstance(model.layers[0].mixer, LatentAttention)):
+    slots = [run.slot for run in model.slot_runs()]
+    groupable = all(
+        isinstance(slot.retention, Full | PerRequest) and slot.visible_window is None for slot in slots
+    )
+    other = any(isinstance(slot.entry, Latent | IndexKey) for slot in slots)
+    if kv == "int4-kivi" and (not groupable or other):
         with pytest.raises(UsageError, match=r"groups keys|quantises the keys"):
             predict_run(model, requests, kv_format(kv), Paged(64), 256)
         return
@@ -60,8 +64,8 @@ def test_steps_add_up_to_the_phases_of_a_run(model_name, kv, bundled):
         assert done == tuple(figure.value for figure in phase.figures())
 
 
-def test_a_grid_of_steps_is_each_step_by_itself(model_name, roofline_of):
-    roofline = roofline_of(model_name, tensor=1)
+def test_a_grid_of_steps_is_each_step_by_itself(representative, roofline_of):
+    roofline = roofline_of(representative, tensor=1)
     batches, contexts = np.array([[1.0], [3.0], [64.0]]), np.array([1.0, 700.0, 4_097.0, 9_000.0])
     grid = roofline.work(roofline.decode(batches, contexts))
     times = roofline.times(roofline.decode(batches, contexts))
@@ -77,18 +81,24 @@ def test_a_grid_of_steps_is_each_step_by_itself(model_name, roofline_of):
                 assert of_grid == pytest.approx(getattr(roofline.times(step), name), rel=1e-12), name
 
 
-def test_a_large_step_reads_every_weight_once(model_name, bundled, roofline_of):
-    """All tensors a plan stores, less the embedding, of which it looks rows up, and towers of images."""
-    model, tokens = bundled(model_name), 1 << 24
+def test_a_large_step_reads_every_weight_once(representative, bundled, roofline_of):
+    """All tensors a plan stores, less towers, layers for images, and tables of which it looks rows up."""
+    model, tokens = bundled(representative), 1 << 24
     (stage,) = pipeline_stages(model, 1)
     whole = weights_bytes(model, stage, 1, weight_format("bf16")).number
-    tables = 1 + bool(model.learned_positions)
-    looked_up = sum(2 * weight.elements for weight in model.input_weights())
-    rows = tables * tokens * 2 * model.hidden_size
-    tied = 2 * model.vocab_size * model.hidden_size if model.tie_word_embeddings else 0
-    roofline = roofline_of(model_name, "h200-sxm")
+    looked_up = (TensorRole.EMBEDDING, TensorRole.POSITIONS)
+    tables = [weight for weight in model.input_weights() if weight.role in looked_up]
+    unread = [weight for weight in model.input_weights() if weight.role is TensorRole.TOWER] + tables
+    for run in model.runs():
+        unread += [w for w in model.layer_weights(run.layer) if run.layer.images_only] * run.count
+        # Tables of experts hold numbers of 4 bytes.
+        experts = [w for w in model.layer_weights(run.layer) if w.role in looked_up]
+        whole -= sum(4 * w.elements for w in experts) * run.count
+    rows = sum(tokens * 2 * weight.shape[1] for weight in tables)
+    tied = 2 * tables[0].elements if model.tie_word_embeddings else 0
+    roofline = roofline_of(representative, "h200-sxm")
     read = roofline.work(roofline.decode(tokens, 1)).weight_bytes
-    assert read == whole - looked_up + tied + rows
+    assert read == whole - sum(2 * weight.elements for weight in unread) + tied + rows
 
 
 # ------------------------------------------------------------------ brute force: speculation, shared prefixes
@@ -108,7 +118,7 @@ def seen_by(query, retention):
 @pytest.mark.parametrize(("context", "new"), [(1, 5), (509, 5), (511, 3), (513, 1), (700, 600), (5, 1_400)])
 def test_a_step_of_gemma_3_sees_what_its_windows_show(context, new, roofline_of, works, bundled):
     """Gemma-3-1B: 22 layers look back 512 tokens and 4 see everything; 4 query heads, one KV head of 256."""
-    kinds = {run.layer.slot().retention: run.count for run in bundled("gemma-3-1b").runs()}
+    kinds = {run.slot.retention: run.count for run in bundled("gemma-3-1b").slot_runs()}
     assert sorted(kinds.values()) == [4, 22]
     found = works(
         roofline := roofline_of("gemma-3-1b", kv="bf16"), roofline.decode(3, context, new_tokens=new)

@@ -5,10 +5,13 @@ and 8 (serving LLaMA 3); its TPU v5e reads 8.1e11 or 8.2e11 bytes and multiplies
 """
 
 from dataclasses import replace
+from math import lcm
 
 import numpy as np
 import pytest
 
+from kvplan.arch.retention import Unfinished
+from kvplan.arch.selected import TopBlocks
 from kvplan.arch.work import Work
 from kvplan.errors import UsageError
 from kvplan.hardware.device import DensePeaks
@@ -18,9 +21,9 @@ from kvplan.plan.step_time import Times
 GPUS = ("h100-sxm", "b200-sxm", "a100-sxm-80gb", "mi300x", "l40s", "rtx4090")
 # Models whose heads 8 ranks cannot share, and as many as can.
 SMALLER = {
-    **dict.fromkeys(("falcon-7b", "smollm2-135m"), 1),
-    **dict.fromkeys(("phi-4", "qwen2.5-0.5b"), 2),
-    **dict.fromkeys(("gemma-3-1b", "gpt2", "qwen2.5-1.5b", "qwen2.5-7b"), 4),
+    "falcon-7b": 1,
+    "recurrentgemma-2b": 2,
+    **dict.fromkeys(("falcon-h1-7b", "gpt-neo-2.7b", "gpt2"), 4),
 }
 BATCHES = np.array([1.0, 2.0, 3.0, 7.0, 16.0, 64.0, 257.0, 1_024.0])[:, None]
 CONTEXTS = np.array([1.0, 100.0, 1_023.0, 1_024.0, 4_095.0, 4_096.0, 5_000.0, 32_768.0, 131_071.0])
@@ -32,10 +35,10 @@ def grid(value):
 
 
 @pytest.mark.parametrize("device", GPUS)
-def test_an_estimate_is_never_below_the_bound(model_name, device, roofline_of):
+def test_an_estimate_is_never_below_the_bound(representative, device, roofline_of):
     """For every operator, batch and context, on one GPU, and on as many as share every head."""
-    for tensor in (1, SMALLER.get(model_name, 8)):
-        roofline = roofline_of(model_name, device, tensor=tensor)
+    for tensor in (1, SMALLER.get(representative, 8)):
+        roofline = roofline_of(representative, device, tensor=tensor)
         decode = roofline.decode(BATCHES, CONTEXTS)
         for timed in (*roofline.timed(decode), *roofline.timed(*roofline.prefill(3, 5_000, 100))):
             assert np.all(timed.times.bound_s <= timed.times.estimate_s), timed.name
@@ -57,10 +60,17 @@ def test_an_estimate_is_never_below_the_bound_however_cut_and_packed(model, cut,
                 assert np.all(timed.times.bound_s <= timed.times.estimate_s), timed.name
 
 
-def test_more_requests_and_longer_ones_never_take_less(model_name, roofline_of):
-    roofline = roofline_of(model_name)
-    times = roofline.times(roofline.decode(BATCHES, CONTEXTS))
-    work = roofline.work(roofline.decode(BATCHES, CONTEXTS))
+def test_more_requests_and_longer_ones_never_take_less(representative, roofline_of):
+    roofline = roofline_of(representative)
+    # The step that ends a run of tokens reads those that waited for it, and the first token of a block less
+    # than the last of the one before: contexts of whole runs and blocks are compared.
+    slots = [run.slot for run in roofline.model.slot_runs()]
+    waiting = [slot.retention.ratio for slot in slots if isinstance(slot.retention, Unfinished)]
+    chosen = [slot.selected.block_tokens for slot in slots if isinstance(slot.selected, TopBlocks)]
+    runs = lcm(*waiting, *chosen)
+    contexts = CONTEXTS // runs * runs
+    times = roofline.times(roofline.decode(BATCHES, contexts))
+    work = roofline.work(roofline.decode(BATCHES, contexts))
     for values in (times.bound_s, times.estimate_s, work.flops, work.memory_bytes):
         whole = grid(values)
         assert np.all(np.diff(whole, axis=0) >= 0)

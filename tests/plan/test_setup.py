@@ -71,7 +71,7 @@ def test_a_prefix_is_refused_whichever_comes_first(setup_of):
 
 
 def kept(setup):
-    return [setup.keeps_every_token(layer) for layer in setup.model.layers]
+    return [setup.keeps_every_token(slot) for slot in setup.model.stored_slots()]
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,30 @@ def test_qwen3_next(bundled):
     assert run.decode.cache_written_bytes.number == 3 * state + 3 * 24_576
 
 
+def test_gpt_neo_looks_through_windows_at_a_cache_that_keeps_all(bundled):
+    """16 layers see 256 tokens and 16 see all: 20 heads of 128, 10,240 bytes a token and layer."""
+    run = predict(bundled("gpt-neo-2.7b"), [(1_000, 11)], chunk=400)
+    heads = 16 * 20 * 4 * 128
+    windowed = 256 * 257 // 2 + (1_000 - 256) * 256
+    assert run.prefill.attention_flops.number == heads * (1_000 * 1_001 // 2 + windowed)
+    assert run.decode.attention_flops.number == heads * (sum(range(1_001, 1_011)) + 10 * 256)
+    # Steps from 400 and 800 see 255 tokens before their first; a decode step its own and 255.
+    assert run.prefill.cache_read_bytes.number == 16 * 10_240 * (
+        (400 + 800 + 1_000) + (400 + 400 + 255 + 200 + 255)
+    )
+    assert run.decode.cache_read_bytes.number == 16 * 10_240 * (sum(range(1_001, 1_011)) + 10 * 256)
+    assert run.decode.cache_written_bytes.number == 32 * 10_240 * 10
+    assert run.cache_live_bytes.number == 32 * 10_240 * 1_010
+
+
+def test_a_model_may_look_through_windows_in_every_layer(bundled):
+    model = bundled("gpt-neo-2.7b")
+    nearby = replace(model, layers=(model.layers[1],) * 2)
+    run = predict(nearby, [(1_000, 3)])
+    assert run.decode.cache_written_bytes.number == 2 * 10_240 * 2
+    assert run.decode.cache_read_bytes.number == 2 * 10_240 * 2 * 256
+
+
 def test_gemma_windows(bundled):
     """21 layers see 4,096 tokens, 21 see all: 16 query heads of 256."""
     run = predict(bundled("gemma-2-9b"), [(6_000, 11)], chunk=2_048)
@@ -157,8 +181,8 @@ def test_weights_of_a_decode_step(bundled):
 
 def test_a_vision_tower_is_not_run(bundled):
     model = bundled("gemma-3-4b")
-    assert model.vision is not None
-    blind = predict(replace(model, vision=None), [(10, 3)])
+    assert model.towers
+    blind = predict(replace(model, towers=()), [(10, 3)])
     seeing = predict(model, [(10, 3)])
     for phase in ("prefill", "decode"):
         numbers = [f.number for f in getattr(seeing, phase).figures()]

@@ -59,9 +59,9 @@ def test_weights_that_do_not_fit(plan):
     assert found.text.endswith("It fits on 2 of these GPUs (--gpus 2 --tp 2).")
 
 
-def test_verdict_agrees_with_the_plan(model_name, plan):
+def test_verdict_agrees_with_the_plan(representative, plan):
     for device in ("rtx4090", "h100-sxm"):
-        capacity = plan(model_name, device)
+        capacity = plan(representative, device)
         for context in (1_000, 4_096, 1 << 20):
             for batch in (1, 50):
                 assert verdict(capacity, context, batch).yes == capacity.fits(batch, context)

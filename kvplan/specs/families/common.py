@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from kvplan.arch.activation import Activation
+from kvplan.arch.altup import AltUp
+from kvplan.arch.hyper_connections import HyperConnections
 from kvplan.arch.layer import Layer
 from kvplan.arch.model import Model
 from kvplan.arch.norm import Norm
-from kvplan.arch.vision import SiglipTower
+from kvplan.arch.per_layer_input import PerLayerInput
 from kvplan.errors import did_you_mean
 from kvplan.specs.config import Config
 from kvplan.specs.document import shown
 from kvplan.storage import TORCH_DTYPES
 
-# Modules no weight format here packs: naming them as exceptions changes nothing.
-_NEVER_PACKED = re.compile(
-    r"(.*\.)?(lm_head|embed_tokens|\w*norm|gate|router|shared_expert_gate|vision_tower|multi_modal_projector)"
-)
 _ACTIVATIONS = {
     "silu": Activation.SILU,
     "swish": Activation.SILU,
@@ -32,8 +30,8 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": Activation.GELU_TANH,
     "relu": Activation.RELU,
     "relu2": Activation.RELU_SQUARED,
+    "quick_gelu": Activation.QUICK_GELU,
 }
-_NO_EXPERTS = re.compile(rf"{_NEVER_PACKED.pattern}|(.*\.)?self_attn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +40,11 @@ class Identity:
 
     name: str
     source: str
+
+
+# A family's adapters, by the model_type they read.
+Adapter: TypeAlias = Callable[[Config, Identity], Model]
+Families: TypeAlias = dict[str, Adapter]
 
 
 def dtype(config: Config) -> str:
@@ -59,45 +62,6 @@ def refuse_other_dtype(config: Config, outer: str) -> None:
     if inner and TORCH_DTYPES.get(inner) != outer:
         key = "torch_dtype" if config.has("torch_dtype") else "dtype"
         config.refuse(key, f"{inner[:40]!r} is not the dtype of the surrounding file, {outer}")
-
-
-def weight_format(config: Config) -> str:
-    """Return the storage format that ``quantization_config`` names, or ``""`` where there is none.
-
-    Raises:
-        SpecError: the quantisation is not one that is understood.
-    """
-    if not config.has("quantization_config"):
-        config.harmless("quantization_config")
-        return ""
-    quantization = config.inner("quantization_config")
-    method = quantization.text("quant_method")
-    if method == "fp8":
-        stored = _fp8(config, quantization)
-    elif method == "mxfp4":
-        _refuse_exceptions(quantization, ("modules_to_not_convert",), _NO_EXPERTS)
-        stored = "mxfp4"
-    else:
-        shown = f"quant_method {method[:40]!r} is not understood (fp8 and mxfp4 are)"
-        config.refuse("quantization_config", shown)
-    quantization.finish()
-    return stored
-
-
-def _fp8(config: Config, quantization: Config) -> str:
-    if quantization.integers("weight_block_size") != [128, 128]:
-        config.refuse("quantization_config", "fp8 is understood with weight_block_size [128, 128] only")
-    _refuse_exceptions(quantization, ("ignored_layers", "modules_to_not_convert"), _NEVER_PACKED)
-    quantization.harmless("activation_scheme", "fmt", "scale_fmt")
-    return "fp8-block"
-
-
-def _refuse_exceptions(quantization: Config, keys: tuple[str, ...], idle: re.Pattern[str]) -> None:
-    """Refuse exceptions from the quantisation but those that name what the format leaves alone anyway."""
-    for key in keys:
-        for module in quantization.words(key):
-            if not idle.fullmatch(module):
-                quantization.refuse(key, f"{module[:40]!r} keeps its dtype: exceptions are not counted")
 
 
 def activation(config: Config, key: str = "hidden_act", default: Activation = Activation.SILU) -> Activation:
@@ -129,6 +93,15 @@ def head_dim(config: Config, hidden_size: int, heads: int, default: int | None =
     return hidden_size // heads
 
 
+def prediction_layers(config: Config) -> int:
+    """Return how many layers that predict further tokens the released files hold beside the model.
+
+    A file that says nothing of them has none as far as is known, whatever its class would make.
+    """
+    names = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
+    return max(config.count(name, 0) for name in names)
+
+
 def windowed_layers(config: Config, depth: int) -> list[bool] | None:
     """Return which layers slide by ``layer_types``, or ``None`` where the file has no such list."""
     types = config.texts("layer_types", depth, ("full_attention", "sliding_attention"))
@@ -148,27 +121,30 @@ def finished_model(
     vocab_size: int | None = None,
     max_position_embeddings: int | None = None,
     learned_positions: int = 0,
+    position_offset: int = 0,
     lm_head_bias: bool = False,
+    embedding_size: int | None = None,
     embedding_multiplier: float = 1.0,
+    embedding_norm: bool = False,
+    residual_multiplier: float = 1.0,
+    final_norm: bool = True,
+    logits_multiplier: float = 1.0,
     final_logit_softcapping: float | None = None,
-    vision: SiglipTower | None = None,
-    stored: str | None = None,
-    model_dtype: str | None = None,
+    per_layer_input: PerLayerInput | None = None,
+    altup: AltUp | None = None,
+    hyper_connections: HyperConnections | None = None,
+    num_nextn_predict_layers: int = 0,
 ) -> Model:
     """Read what every family shares, refuse what nobody read, and return the model.
 
-    ``tied`` is the family's default for ``tie_word_embeddings``, ``eps`` the one for ``eps_key``. ``stored``
-    and ``model_dtype`` are given where they were read from a surrounding file.
+    ``tied`` is the family's default for ``tie_word_embeddings``, ``eps`` the one for ``eps_key``.
     """
-    config.harmless("model_type")
-    if model_dtype is None:
-        model_dtype = dtype(config)
-    else:
-        refuse_other_dtype(config, model_dtype)
+    # What the files store is read when the model is known (specs/quantization).
+    config.harmless("model_type", "quantization_config")
     model = Model(
         name=identity.name,
         source=identity.source,
-        dtype=model_dtype,
+        dtype=dtype(config),
         hidden_size=hidden_size or config.integer("hidden_size"),
         vocab_size=vocab_size or config.integer("vocab_size"),
         max_position_embeddings=max_position_embeddings or config.integer("max_position_embeddings"),
@@ -177,11 +153,19 @@ def finished_model(
         norm_eps=config.number(eps_key, default=eps),
         tie_word_embeddings=config.flag("tie_word_embeddings", tied),
         learned_positions=learned_positions,
+        position_offset=position_offset,
         lm_head_bias=lm_head_bias,
+        embedding_size=embedding_size,
         embedding_multiplier=embedding_multiplier,
+        embedding_norm=embedding_norm,
+        residual_multiplier=residual_multiplier,
+        final_norm=final_norm,
+        logits_multiplier=logits_multiplier,
         final_logit_softcapping=final_logit_softcapping,
-        weight_format=weight_format(config) if stored is None else stored,
-        vision=vision,
+        per_layer_input=per_layer_input,
+        altup=altup,
+        hyper_connections=hyper_connections,
+        num_nextn_predict_layers=num_nextn_predict_layers,
     )
     config.finish()
     return model

@@ -1,18 +1,59 @@
-"""DeepSeek V2 and V3, and Kimi K2 in their format: latent attention, experts after dense first layers."""
+"""DeepSeek V2, V3 and V3.2, and Kimi K2 in V3's format: latent attention, experts after dense layers."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from kvplan.arch.experts import Experts, Scoring, TopkMethod
-from kvplan.arch.latent_attention import LatentAttention
-from kvplan.arch.layer import Layer
+from kvplan.arch.experts import Experts, TopkMethod
 from kvplan.arch.model import Model
 from kvplan.specs.config import Config
 from kvplan.specs.document import shown
-from kvplan.specs.families.common import Identity, activation, finished_model
-from kvplan.specs.families.llama import gated_mlp
-from kvplan.specs.families.rope import RopeDefaults, rope
+from kvplan.specs.families.common import Families, Identity, activation
+from kvplan.specs.families.latent_parts import (
+    INTERLEAVED,
+    ExpertDefaults,
+    LatentSizes,
+    indexer,
+    model_with_experts,
+)
+from kvplan.specs.families.rope import RopeDefaults
+
+_V2 = LatentSizes(
+    vocab_size=102_400,
+    hidden_size=4096,
+    intermediate_size=11_008,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    max_position_embeddings=2048,
+    kv_lora_rank=512,
+    # Missing is not null: DeepSeek-V2-Lite says null for "none".
+    q_lora_rank=1536,
+    qk_nope_head_dim=128,
+    qk_rope_head_dim=64,
+    v_head_dim=128,
+)
+_V3 = LatentSizes(
+    vocab_size=129_280,
+    hidden_size=7168,
+    intermediate_size=18_432,
+    num_hidden_layers=61,
+    num_attention_heads=128,
+    max_position_embeddings=4096,
+    kv_lora_rank=512,
+    q_lora_rank=1536,
+    qk_nope_head_dim=128,
+    qk_rope_head_dim=64,
+    v_head_dim=128,
+)
+_V32 = replace(_V3, max_position_embeddings=163_840)
+_V3_EXPERTS = ExpertDefaults(
+    n_routed_experts=256,
+    num_experts_per_tok=8,
+    moe_intermediate_size=2048,
+    routed_scaling_factor=2.5,
+    n_group=8,
+    topk_group=4,
+)
 
 
 def deepseek_v2(config: Config, identity: Identity) -> Model:
@@ -20,12 +61,23 @@ def deepseek_v2(config: Config, identity: Identity) -> Model:
     config.only("scoring_func", "softmax", "this family's router is a softmax")
     config.only("norm_topk_prob", False, "the chosen scores are not scaled to one in this family")
     config.only("rope_interleave", True, "neighbours are rotated together in this family")
-    experts = replace(
-        _experts(config, default_shared=2),
+    sizes, experts = _V2.read(config), _v2_groups(config, _v2_experts(config))
+    mixers = [sizes.attention(config, INTERLEAVED)] * sizes.num_hidden_layers
+    return model_with_experts(config, identity, sizes, mixers, experts, default_dense=0, eps=1e-6)
+
+
+def _v2_experts(config: Config) -> Experts:
+    """Return the experts; how many a token uses must be said, as the class's null runs nothing."""
+    width = config.integer("moe_intermediate_size", default=1407)
+    return Experts(
+        num_experts=config.integer("n_routed_experts", "num_experts", default=64),
+        num_experts_per_tok=config.integer("num_experts_per_tok"),
+        moe_intermediate_size=width,
+        shared_expert_intermediate_size=config.count("n_shared_experts", 2) * width,
+        hidden_act=activation(config),
         norm_topk_prob=False,
         routed_scaling_factor=config.number("routed_scaling_factor", default=1.0),
     )
-    return _deepseek(config, identity, _v2_groups(config, experts), default_dense_layers=0, interleaved=True)
 
 
 def _v2_groups(config: Config, experts: Experts) -> Experts:
@@ -45,70 +97,28 @@ def _v2_groups(config: Config, experts: Experts) -> Experts:
 
 
 def deepseek_v3(config: Config, identity: Identity) -> Model:
-    """DeepSeek V3 and R1: sigmoid routing with a correction bias that is a buffer.
+    """DeepSeek V3 and R1: sigmoid routing with a correction bias that is a buffer."""
+    sizes, experts = _V3.read(config), _V3_EXPERTS.read(config)
+    rotation = RopeDefaults(interleaved=config.flag("rope_interleave", True))
+    mixers = [sizes.attention(config, rotation)] * sizes.num_hidden_layers
+    return model_with_experts(config, identity, sizes, mixers, experts, default_dense=3, eps=1e-6)
 
-    Next-token-prediction layers (``num_nextn_predict_layers``) are not part of the main model.
-    """
-    config.count("num_nextn_predict_layers", 1)
-    config.only("scoring_func", "sigmoid", "this family's router is a sigmoid")
-    config.only("topk_method", "noaux_tc", "experts are chosen with the correction bias in this family")
-    experts = replace(
-        _experts(config, default_shared=1),
-        router_bias_buffer=True,
-        scoring_func=Scoring.SIGMOID,
-        topk_method=TopkMethod.NOAUX_TC,
-        n_group=config.optional_integer("n_group", default=8) or 1,
-        topk_group=config.optional_integer("topk_group", default=4) or 1,
-        norm_topk_prob=config.flag("norm_topk_prob", True),
-        routed_scaling_factor=config.number("routed_scaling_factor", default=2.5),
+
+def deepseek_v32(config: Config, identity: Identity) -> Model:
+    """DeepSeek V3.2: V3 with an indexer in every layer, whose index heads are rotated in halves."""
+    config.only("indexer_rope_interleave", False, "index heads are rotated in halves in this family")
+    config.only("rope_interleave", True, "neighbours are rotated together in this family")
+    sizes, experts = _V32.read(config), _V3_EXPERTS.read(config)
+    mixer = replace(
+        sizes.attention(config, INTERLEAVED), indexer=indexer(config, default_heads=64, interleaved=False)
     )
-    interleaved = config.flag("rope_interleave", True)
-    return _deepseek(config, identity, experts, default_dense_layers=3, interleaved=interleaved)
+    mixers = [mixer] * sizes.num_hidden_layers
+    return model_with_experts(config, identity, sizes, mixers, experts, default_dense=3, eps=1e-6)
 
 
-def _experts(config: Config, *, default_shared: int) -> Experts:
-    width = config.integer("moe_intermediate_size")
-    return Experts(
-        num_experts=config.integer("n_routed_experts"),
-        num_experts_per_tok=config.integer("num_experts_per_tok"),
-        moe_intermediate_size=width,
-        shared_expert_intermediate_size=config.count("n_shared_experts", default_shared) * width,
-        hidden_act=activation(config),
-    )
-
-
-def _deepseek(
-    config: Config,
-    identity: Identity,
-    experts: Experts,
-    *,
-    default_dense_layers: int,
-    interleaved: bool,
-) -> Model:
-    config.only("attention_bias", False, "the latent projections have no bias")
-    config.only("moe_layer_freq", 1, "every layer after the dense ones has experts")
-    config.harmless("num_key_value_heads")  # the latent is shared by all heads, whatever this says
-    dense, mixer = gated_mlp(config), _latent_attention(config, interleaved)
-    first = config.count("first_k_dense_replace", default_dense_layers)
-    depth = config.depth("num_hidden_layers")
-    layers = [Layer(mixer, dense if index < first else experts) for index in range(depth)]
-    return finished_model(config, identity, layers, tied=False)
-
-
-def _latent_attention(config: Config, interleaved: bool) -> LatentAttention:
-    nope, rotated = config.integer("qk_nope_head_dim"), config.integer("qk_rope_head_dim")
-    # transformers 5 writes both of these; neither is read back.
-    config.only("head_dim", rotated, "the rotated part of a head has qk_rope_head_dim elements")
-    config.only("qk_head_dim", nope + rotated, "a head has qk_nope_head_dim + qk_rope_head_dim elements")
-    return LatentAttention(
-        num_attention_heads=config.integer("num_attention_heads"),
-        kv_lora_rank=config.integer("kv_lora_rank"),
-        qk_nope_head_dim=nope,
-        qk_rope_head_dim=rotated,
-        v_head_dim=config.integer("v_head_dim"),
-        # Missing is not null: the class default is 1,536, and DeepSeek-V2-Lite says null for "none".
-        q_lora_rank=config.optional_integer("q_lora_rank", default=1536),
-        rope_parameters=rope(
-            config, config.integer("max_position_embeddings"), RopeDefaults(interleaved=interleaved)
-        ),
-    )
+FAMILIES: Families = {
+    "deepseek_v2": deepseek_v2,
+    "deepseek_v3": deepseek_v3,
+    "deepseek_v32": deepseek_v32,
+    "kimi_k2": deepseek_v3,
+}

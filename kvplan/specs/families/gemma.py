@@ -1,4 +1,4 @@
-"""Gemma 2 and 3: sandwiched norms, tied embeddings, windows interleaved with full attention."""
+"""Gemma 1 to 3: tied embeddings; from the second on sandwiched norms, and windows between full layers."""
 
 from __future__ import annotations
 
@@ -6,24 +6,53 @@ from dataclasses import replace
 from math import sqrt
 
 from kvplan.arch.activation import Activation
-from kvplan.arch.attention import Attention
+from kvplan.arch.attention import Attention, QkNorm
 from kvplan.arch.layer import Layer
 from kvplan.arch.mlp import MLP
 from kvplan.arch.model import Model
 from kvplan.arch.norm import Block, Norm
 from kvplan.arch.rotary import RopeParameters
-from kvplan.arch.vision import SiglipTower
 from kvplan.specs.config import Config
 from kvplan.specs.families.common import (
+    Families,
     Identity,
     activation,
-    dtype,
     finished_model,
-    refuse_other_dtype,
-    weight_format,
     windowed_layers,
 )
 from kvplan.specs.families.rope import RopeDefaults, rope, rope_from
+
+
+def gemma(config: Config, identity: Identity) -> Model:
+    """Gemma 1: Llama with heads of 256 and norms stored as their distance from one."""
+    heads = config.integer("num_attention_heads", default=16)
+    longest = config.integer("max_position_embeddings", default=8192)
+    bias = config.flag("attention_bias", False)
+    config.only("use_bidirectional_attention", False, "a token sees those before it only")
+    full = Attention(
+        heads,
+        config.integer("num_key_value_heads", default=16),
+        config.integer("head_dim", default=256),
+        qkv_bias=bias,
+        out_bias=bias,
+        rope_parameters=rope(config, longest),
+    )
+    act = activation(config, default=Activation.GELU_TANH)
+    # The exact GELU of the first files was never meant: the class takes the approximation.
+    act = Activation.GELU_TANH if act is Activation.GELU else act
+    config.only("hidden_activation", act.value, "it contradicts hidden_act, which the class reads")
+    return finished_model(
+        config,
+        identity,
+        [Layer(full, MLP(config.integer("intermediate_size", default=24_576), hidden_act=act))]
+        * config.depth("num_hidden_layers", default=28),
+        tied=True,
+        norm=Norm.RMS_UNIT_OFFSET,
+        embedding_multiplier=sqrt(config.integer("hidden_size", default=3072)),
+        hidden_size=config.integer("hidden_size", default=3072),
+        vocab_size=config.integer("vocab_size", default=256_000),
+        max_position_embeddings=longest,
+    )
 
 
 def gemma2(config: Config, identity: Identity) -> Model:
@@ -33,7 +62,7 @@ def gemma2(config: Config, identity: Identity) -> Model:
     window = config.optional_integer("sliding_window", default=4096)
     config.harmless("sliding_window_size")
     full = replace(
-        _attention(config, qk_norm=False),
+        _attention(config, qk_norm=None),
         attn_logit_softcapping=config.optional_number("attn_logit_softcapping", default=50.0),
         rope_parameters=rope(config, config.integer("max_position_embeddings")),
     )
@@ -50,7 +79,10 @@ def gemma2(config: Config, identity: Identity) -> Model:
 
 
 def gemma3_text(config: Config, identity: Identity) -> Model:
-    """Gemma 3 without its image encoder."""
+    """Gemma 3's language model.
+
+    Keys equal to the class default are left out of released files, so the defaults are part of the format.
+    """
     layers = _gemma3_layers(config)
     return finished_model(
         config,
@@ -61,34 +93,7 @@ def gemma3_text(config: Config, identity: Identity) -> Model:
         embedding_multiplier=_embedding_multiplier(config),
         final_logit_softcapping=config.optional_number("final_logit_softcapping"),
         max_position_embeddings=_longest(config),
-    )
-
-
-def gemma3(config: Config, identity: Identity) -> Model:
-    """Gemma 3 with its image encoder: the language model is under ``text_config``.
-
-    Keys equal to the class default are left out of released files, so the defaults are part of the format.
-    """
-    text = config.inner("text_config")
-    layers = _gemma3_layers(text)
-    text.only("final_logit_softcapping", None, "logits are not capped in this family's class with images")
-    stored, outer_dtype = weight_format(config), dtype(config)
-    vision = _siglip(config.inner("vision_config"), outer_dtype)
-    tied = config.flag("tie_word_embeddings", True)
-    config.harmless("model_type", "mm_tokens_per_image")
-    config.finish()
-    return finished_model(
-        text,
-        identity,
-        layers,
-        tied=tied,
-        norm=Norm.RMS_UNIT_OFFSET,
-        embedding_multiplier=_embedding_multiplier(text),
-        max_position_embeddings=_longest(text),
-        vocab_size=text.integer("vocab_size", default=262_208),
-        vision=vision,
-        stored=stored,
-        model_dtype=outer_dtype,
+        vocab_size=config.integer("vocab_size", default=262_208),
     )
 
 
@@ -99,18 +104,18 @@ def _gemma3_layers(config: Config) -> list[Layer]:
     slides = windowed_layers(config, depth) or [(index + 1) % pattern != 0 for index in range(depth)]
     window = config.optional_integer("sliding_window", default=4096)
     config.only("attn_logit_softcapping", None, "attention scores are not capped in this family")
-    everywhere, nearby = _gemma3_ropes(config)
-    full = replace(_attention(config, qk_norm=True), rope_parameters=everywhere)
+    everywhere, nearby = full_and_local_ropes(config, _longest(config))
+    full = replace(_attention(config, qk_norm=QkNorm.HEAD), rope_parameters=everywhere)
     sliding = replace(full, sliding_window=window, rope_parameters=nearby)
     return _layers(config, full, sliding, slides)
 
 
-def _gemma3_ropes(config: Config) -> tuple[RopeParameters, RopeParameters]:
+def full_and_local_ropes(config: Config, longest: int) -> tuple[RopeParameters, RopeParameters]:
     """Return the rotations of full and of sliding layers.
 
     Older files stretch the full layers by ``rope_scaling`` and give the sliding ones a base of their own.
     """
-    longest, by_kind = _longest(config), config.optional_inner("rope_parameters")
+    by_kind = config.optional_inner("rope_parameters")
     full = config.optional_inner("rope_scaling")
     sliding = None
     if by_kind is not None:
@@ -133,7 +138,7 @@ def _embedding_multiplier(config: Config) -> float:
     return sqrt(config.integer("hidden_size"))
 
 
-def _attention(config: Config, *, qk_norm: bool) -> Attention:
+def _attention(config: Config, *, qk_norm: QkNorm | None) -> Attention:
     bias = config.flag("attention_bias", False)
     config.only("use_bidirectional_attention", False, "a token sees those before it only")
     return Attention(
@@ -156,19 +161,8 @@ def _layers(config: Config, full: Attention, sliding: Attention, slides: list[bo
     return [Layer(sliding if slide else full, mlp, Block.SANDWICH) for slide in slides]
 
 
-def _siglip(config: Config, outer_dtype: str) -> SiglipTower:
-    refuse_other_dtype(config, outer_dtype)
-    config.only("model_type", "siglip_vision_model", "only the SigLIP encoder is")
-    config.harmless("hidden_act", "layer_norm_eps")  # the tower is counted, not computed
-    config.only("vision_use_head", False, "the encoder's pooling head is not counted")
-    tower = SiglipTower(
-        hidden_size=config.integer("hidden_size"),
-        intermediate_size=config.integer("intermediate_size"),
-        num_hidden_layers=config.integer("num_hidden_layers"),
-        num_attention_heads=config.integer("num_attention_heads"),
-        image_size=config.integer("image_size"),
-        patch_size=config.integer("patch_size"),
-        num_channels=config.integer("num_channels", default=3),
-    )
-    config.finish()
-    return tower
+FAMILIES: Families = {
+    "gemma": gemma,
+    "gemma2": gemma2,
+    "gemma3_text": gemma3_text,
+}

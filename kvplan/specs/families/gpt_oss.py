@@ -9,8 +9,9 @@ from kvplan.arch.experts import Experts
 from kvplan.arch.layer import Layer
 from kvplan.arch.model import Model
 from kvplan.arch.rotary import RopeParameters, RopeType
+from kvplan.arch.swiglu import Swiglu
 from kvplan.specs.config import Config
-from kvplan.specs.families.common import Identity, finished_model, windowed_layers
+from kvplan.specs.families.common import Families, Identity, finished_model, windowed_layers
 from kvplan.specs.families.rope import RopeDefaults, rope
 
 
@@ -20,14 +21,17 @@ def gpt_oss(config: Config, identity: Identity) -> Model:
     slides = windowed_layers(config, depth) or [index % 2 == 0 for index in range(depth)]
     window = config.optional_integer("sliding_window", default=128)
     config.only("hidden_act", "silu", "the experts of this family are gated by silu")
-    config.only("swiglu_alpha", 1.702, "the gate's sigmoid is understood with this slope only")
     experts = Experts(
         num_experts=config.integer("num_local_experts"),
         num_experts_per_tok=config.integer("num_experts_per_tok", "experts_per_token"),
         moe_intermediate_size=config.integer("intermediate_size"),
         router_bias=True,
         expert_bias=True,
-        swiglu_limit=config.number("swiglu_limit", default=7.0),
+        swiglu=Swiglu(
+            limit=config.number("swiglu_limit", default=7.0),
+            alpha=config.number("swiglu_alpha", default=1.702),
+            up_offset=1.0,
+        ),
     )
     full = _attention(config)
     sliding = replace(full, sliding_window=window)
@@ -62,3 +66,6 @@ def _rope(config: Config) -> RopeParameters:
         original_max_position_embeddings=4096,
         truncate=False,
     )
+
+
+FAMILIES: Families = {"gpt_oss": gpt_oss}

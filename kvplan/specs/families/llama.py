@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kvplan.arch.attention import Attention
+from kvplan.arch.attention import Attention, QkNorm
 from kvplan.arch.experts import Experts
 from kvplan.arch.layer import FeedForward, Layer
 from kvplan.arch.mlp import MLP
 from kvplan.arch.model import Model
 from kvplan.specs.config import Config
-from kvplan.specs.families.common import Identity, activation, finished_model, head_dim, windowed_layers
+from kvplan.specs.families.common import (
+    Families,
+    Identity,
+    activation,
+    finished_model,
+    head_dim,
+    windowed_layers,
+)
 from kvplan.specs.families.rope import PLAIN, RopeDefaults, rope
 
 
@@ -20,7 +27,7 @@ def attention(
     window: int | None = None,
     qkv_bias: bool = False,
     out_bias: bool = False,
-    qk_norm: bool = False,
+    qk_norm: QkNorm | None = None,
     default_kv_heads: int | None = None,
     default_head_dim: int | None = None,
     rotation: RopeDefaults = PLAIN,
@@ -117,16 +124,28 @@ def qwen2(config: Config, identity: Identity) -> Model:
     return finished_model(config, identity, layers, tied=False)
 
 
-def qwen_windows(config: Config) -> list[int | None]:
+def qwen_windows(config: Config, max_window_layers: int = 28) -> list[int | None]:
     """Return each layer's window in a Qwen file: none unless ``use_sliding_window``, whatever else it says.
 
-    Where it is on, ``layer_types`` decides, else layers from ``max_window_layers`` on slide.
+    Where it is on, ``layer_types`` decides, else layers from ``max_window_layers`` on slide, which is by
+    default what the class says.
     """
     depth = config.depth("num_hidden_layers")
     window = config.optional_integer("sliding_window", default=4096)
-    first = config.count("max_window_layers", 28)
+    first = config.count("max_window_layers", max_window_layers)
     types = windowed_layers(config, depth)
     if not config.flag("use_sliding_window", False):
         window = None
     slides = types if types is not None else [index >= first for index in range(depth)]
     return [window if slide else None for slide in slides]
+
+
+FAMILIES: Families = {
+    "llama": llama,
+    # The same with ``layer_types`` (Ministral 8B), which mistral reads too.
+    "ministral": mistral,
+    "mistral": mistral,
+    "mixtral": mixtral,
+    "phi3": phi3,
+    "qwen2": qwen2,
+}

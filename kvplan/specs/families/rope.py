@@ -24,19 +24,24 @@ class RopeDefaults:
     Args:
         rope_theta: the base.
         theta_key: the key of the base outside the mapping.
+        partial_key: the key of the rotated share outside the mapping.
         partial_rotary_factor: share of a head that is rotated; absent where the family rotates whole
             heads, whatever a file says.
         interleaved: neighbours are rotated together.
         original_max_position_embeddings: the trained context; absent where it is the longest one.
         longrope_names: names this family gives to longrope besides its own.
+        mrope: places in an image turn parts of a head apart; a text's three places are one, and so this
+            rotation is the plain one (arXiv 2409.12191).
     """
 
     rope_theta: float = 10_000.0
     theta_key: str = "rope_theta"
+    partial_key: str = "partial_rotary_factor"
     partial_rotary_factor: float | None = None
     interleaved: bool = False
     original_max_position_embeddings: int | None = None
     longrope_names: tuple[str, ...] = ()
+    mrope: bool = False
 
 
 PLAIN = RopeDefaults()
@@ -70,9 +75,16 @@ def rope_from(config: Config, given: Config | None, longest: int, defaults: Rope
 
 
 def _kind(given: Config, defaults: RopeDefaults) -> RopeType:
-    name = given.text("rope_type", "type", default="default")
+    names: tuple[str, ...] = ("rope_type", "type")
+    if defaults.mrope:
+        given.harmless("mrope_section", "mrope_interleaved")
+        if given.has("rope_type") and given.text("type") == "mrope":
+            names = ("rope_type",)  # transformers 5 saves its own name beside the one of old
+    name = given.text(*names, default="default")
     if name in defaults.longrope_names:
         return RopeType.LONGROPE
+    if defaults.mrope and name == "mrope":
+        return RopeType.DEFAULT
     if name not in _TYPES:
         key = "rope_type" if given.has("rope_type") else "type"
         suggestion = did_you_mean(name, _TYPES)
@@ -88,8 +100,8 @@ def _theta(config: Config, given: Config | None, defaults: RopeDefaults) -> floa
 
 
 def _partial(config: Config, given: Config | None, defaults: RopeDefaults) -> float:
-    key = "partial_rotary_factor"
-    outside, inside = config.optional_number(key), given.optional_number(key) if given else None
+    key, inner_key = defaults.partial_key, "partial_rotary_factor"
+    outside, inside = config.optional_number(key), given.optional_number(inner_key) if given else None
     found = _agreed(config, key, outside, inside)
     if defaults.partial_rotary_factor is not None:
         return found or defaults.partial_rotary_factor
@@ -139,6 +151,8 @@ def _stretched(
                 high_freq_factor=given.number("high_freq_factor"),
                 original_max_position_embeddings=original,
             )
+        case RopeType.PROPORTIONAL:
+            return replace(base, rope_type=kind, factor=given.optional_number("factor"))
         case RopeType.YARN:
             return _yarn(base, given, original, longest)
         case RopeType.LONGROPE:

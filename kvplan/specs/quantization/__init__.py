@@ -1,0 +1,1 @@
+"""What ``quantization_config`` says of the files of a checkpoint: which tensor is stored in which format."""
