@@ -19,9 +19,7 @@ NAMES = sorted(path.stem for path in (DATA / "resaved_hf_configs").glob("*.json"
 
 
 # Families of remote code: transformers has no class that could save them.
-REMOTE = set(
-    "baichuan chatglm exaone hunyuan internlm2 mimo minicpm minimax_m1 minimax_m3 qwen".split()
-)
+REMOTE = set("baichuan chatglm exaone hunyuan internlm2 mimo minicpm minimax_m1 minimax_m3 qwen".split())
 
 # transformers saves DBRX with another base of its rotations: see resave_configs.py.
 LOST = {"dbrx"}
