@@ -55,6 +55,7 @@ class Measurement:
         weights_bytes: of the arrays the decoder holds.
         layers: each layer's cache bytes at the end.
         blocks: blocks in use at the end.
+        cache_bytes: of all arrays of the cache: what is reserved.
         prefill, decode: what each phase multiplied and touched.
         steps: every step.
         errors: what cached decoding costs in accuracy.
@@ -63,6 +64,7 @@ class Measurement:
     weights_bytes: int
     layers: tuple[LayerBytes, ...]
     blocks: int
+    cache_bytes: int
     prefill: Counter
     decode: Counter
     steps: tuple[StepRecord, ...]
@@ -117,6 +119,7 @@ def measure(model: Model, scenario: Scenario, on_step: Progress) -> Measurement:
         decoder.weights_nbytes,
         layers,
         sum(cache.held_blocks(sequence) for sequence in run.sequences),
+        cache.nbytes,
         _counted(run.steps, Phase.PREFILL),
         _counted(run.steps, Phase.DECODE),
         tuple(run.steps),

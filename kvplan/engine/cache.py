@@ -199,6 +199,16 @@ class Cache:
         """Bytes of all arrays: what is reserved."""
         return sum(store.nbytes for store in self._stores)
 
+    @property
+    def live_bytes(self) -> int:
+        """Bytes in view of all sequences; what two of them share counts for both."""
+        return sum(layer.live_nbytes(sequence) for layer in self._layers for sequence in self._sequences)
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes of the blocks and slots of all sequences; what two of them share counts for both."""
+        return sum(layer.allocated_nbytes(sequence) for layer in self._layers for sequence in self._sequences)
+
     def live_nbytes(self, place: int, sequence: int) -> int:
         """Return the bytes of what a place of the cache has in view of a sequence."""
         return self._layers[place].live_nbytes(self._sequences.find(sequence))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kvplan.engine.arrays import Tokens
@@ -48,6 +48,9 @@ class CachedSequences:
         self._by_id[added.id] = added
         self._next_id += 1
         return added
+
+    def __iter__(self) -> Iterator[CachedSequence]:
+        return iter(self._by_id.values())
 
     def find(self, sequence: int) -> CachedSequence:
         """Return a sequence; raises UsageError where there is none of this id."""

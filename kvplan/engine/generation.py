@@ -45,6 +45,7 @@ class StepRecord:
         cached_tokens: tokens its requests had in the cache before.
         seconds: wall time.
         counted: what it multiplied and touched.
+        live_bytes, allocated_bytes: of the cache when it ended, over all sequences there.
     """
 
     phase: Phase
@@ -53,6 +54,8 @@ class StepRecord:
     cached_tokens: int
     seconds: float
     counted: Counter
+    live_bytes: int
+    allocated_bytes: int
 
 
 class Chooser(Protocol):
@@ -170,7 +173,8 @@ class _Runner:
         )
         seconds = perf_counter() - began
         new = sum(len(tokens) for _, tokens in batch)
-        record = StepRecord(phase, len(batch), new, cached, seconds, counter)
+        used = self._cache.live_bytes, self._cache.allocated_bytes
+        record = StepRecord(phase, len(batch), new, cached, seconds, counter, *used)
         self.run.steps.append(record)
         if self._on_step is not None:
             self._on_step(record)

@@ -13,11 +13,11 @@ from kvplan.engine.machine import Machine
 
 MACHINE = Machine(read_bytes_per_s=100.0, read_bytes=1, sgemm_flops_per_s=1000.0)
 COUNTED = Counter(matmul_flops=3000, attention_flops=500, weights_read_bytes=200, cache_read_bytes=100)
-STEP = StepRecord(Phase.DECODE, 2, 2, 9, 8.0, COUNTED)
+STEP = StepRecord(Phase.DECODE, 2, 2, 9, 8.0, COUNTED, 0, 0)
 
 
 def measurement(*steps):
-    return Measurement(0, (), 0, Counter(), Counter(), steps, LogitErrors(0.0, 0.0, 1.0))
+    return Measurement(0, (), 0, 0, Counter(), Counter(), steps, LogitErrors(0.0, 0.0, 1.0))
 
 
 def test_products_and_attention_each_take_their_own_bound():

@@ -1,0 +1,1 @@
+"""Plans as charts: the same figures as the reports, over a range of contexts and batches."""
