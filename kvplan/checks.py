@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from operator import index
 from typing import TypeAlias
+
+from kvplan.errors import UsageError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 NAME_RULE = "up to 64 lower-case letters, digits and . _ -, beginning with a letter or a digit"
@@ -65,3 +68,20 @@ def require_multiple(number: int, name: str, divisor: int, of: str) -> None:
     """Raise FieldError unless ``number`` is a multiple of ``divisor``."""
     if number % divisor:
         raise FieldError(((name,), f"must be a multiple of {of} ({divisor}), not {number}"))
+
+
+def require_whole(name: str, value: int, largest: int, least: int = 1) -> int:
+    """Return a whole number that a caller gave by this name.
+
+    Raises:
+        UsageError: it is no whole number, or not in ``least`` .. ``largest``.
+    """
+    try:
+        whole = None if isinstance(value, bool) else index(value)
+    except TypeError:
+        whole = None
+    if whole is None:
+        raise UsageError(f"{name}: {str(value)[:40]!r} is no whole number")
+    if not least <= whole <= largest:
+        raise UsageError(f"{name}: {whole:,} is out of range: expected {least:,} to {largest:,}")
+    return whole

@@ -7,9 +7,20 @@ from dataclasses import replace
 from kvplan.arch.latent_attention import LatentAttention
 from kvplan.arch.layer import Layer
 from kvplan.arch.model import Model
-from kvplan.errors import UsageError
+from kvplan.errors import UsageError, unknown
 
 LATENT_CACHES = ("latent", "expanded")
+
+
+def cached_as(model: Model, form: str) -> Model:
+    """Return the model with its latent attention cached in this form: ``latent`` or ``expanded``.
+
+    Raises:
+        UsageError: there is no such form, or the model has no latents to expand.
+    """
+    if form not in LATENT_CACHES:
+        raise unknown("latent cache", form, LATENT_CACHES)
+    return with_expanded_cache(model) if form == "expanded" else model
 
 
 def with_expanded_cache(model: Model) -> Model:
