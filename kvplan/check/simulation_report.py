@@ -29,7 +29,6 @@ from kvplan.check.simulation_words import (
 )
 from kvplan.check.speed import Speed
 from kvplan.results import Facts, Report, Scalar, Shown, Verdict, fact
-from kvplan.specs.catalog import Found, digest
 from kvplan.units import Unit
 
 BOUND = (
@@ -41,7 +40,9 @@ _LOGIT_NOTE = (
 )
 
 
-def simulation_report(simulation: Simulation, speed: Speed, file: Found) -> Report:
+def simulation_report(
+    simulation: Simulation, speed: Speed, files: tuple[tuple[str, Scalar | list[int]], ...]
+) -> Report:
     """Return the answer of ``kvplan simulate MODEL``."""
     return Report(
         command="simulate",
@@ -59,8 +60,7 @@ def simulation_report(simulation: Simulation, speed: Speed, file: Found) -> Repo
         verdict=Verdict(simulation.agree, verdict_in_words(simulation), "agree"),
         notes=_notes(simulation),
         inputs=(
-            ("model_file", file.label),
-            ("model_sha256", digest(file.path)),
+            *files,
             *_inputs(simulation.scenario),
             ("kv", simulation.scenario.kv.name),
         ),

@@ -2,62 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from kvplan.cli.deployment import (
-    Alloc,
-    BlockSize,
-    Chunk,
-    Cp,
-    DeploymentOptions,
-    Dp,
-    Ep,
-    Gpu,
-    Gpus,
-    Kv,
-    MaxLength,
-    MemoryUtilization,
-    ModelName,
-    Overhead,
-    Pp,
-    State,
-    Tp,
-    Weights,
-)
-from kvplan.cli.options import (
-    Color,
-    Debug,
-    Format,
-    Json,
-    Output,
-    Quiet,
-    Specs,
-    Verbose,
-    chosen_format,
-    count,
-    output_path,
-    specs_folder,
-)
+from kvplan.cli.deployment import DeploymentOptions, Gpu, ModelName
+from kvplan.cli.options import AnswerOptions, count, exit_where_no, optional_count
+from kvplan.cli.picture import PlotOptions
 from kvplan.cli.progress import progress
-from kvplan.cli.streams import terminal
-from kvplan.errors import ExitStatus, UsageError
-
-if TYPE_CHECKING:
-    from kvplan.arch.model import Model
-    from kvplan.plan.deployment import Deployment
-    from kvplan.plan.setup import Setup
-    from kvplan.results import Scalar
-    from kvplan.specs.catalog import Found
-
-USUAL_CONTEXT = 8192
-LARGEST_BATCH = 1 << 20
+from kvplan.cli.spread import spread
+from kvplan.units import LARGEST_COUNT
 
 
+@spread
 def compare(
     model: ModelName,
     gpu: Gpu,
+    *,
     context: Annotated[
         str, typer.Option(metavar="N", help="Tokens of each request; 8k, or the model's limit, if absent.")
     ] = "",
@@ -76,30 +37,10 @@ def compare(
         bool,
         typer.Option("--measure/--no-measure", help="Measure what options cost in accuracy."),
     ] = True,
-    gpus: Gpus = "",
-    tp: Tp = "",
-    pp: Pp = "",
-    dp: Dp = "",
-    ep: Ep = "",
-    cp: Cp = "",
-    weights: Weights = "",
-    kv: Kv = "",
-    state: State = "transformers",
-    alloc: Alloc = "paged",
-    block_size: BlockSize = "16",
-    max_length: MaxLength = "",
-    chunk: Chunk = "8192",
-    memory_utilization: MemoryUtilization = "0.9",
-    overhead: Overhead = "",
+    deployment: DeploymentOptions,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 when the baseline does not fit.")] = False,
-    format: Format = "table",
-    json: Json = False,
-    output: Output = "",
-    specs: Specs = "",
-    color: Color = "auto",
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
+    picture: PlotOptions,
+    answer: AnswerOptions,
 ) -> None:
     """Compare ways to store, cut and serve a model: what each buys, and what it costs in accuracy.
 
@@ -107,69 +48,30 @@ def compare(
 
     Example: kvplan compare llama-3.1-8b --gpu h100-sxm --context 32k --with prefix=80%
     """
-    from kvplan.check.comparison import compare as compared
-    from kvplan.cli.reporting import show_report, spec_notes
-    from kvplan.plan.change import parse_changes, usual_changes
-    from kvplan.specs.catalog import find_gpu, find_model, load_gpu, load_model
+    from kvplan.api.compare import LARGEST_BATCH
+    from kvplan.api.compare import compare as compared
+    from kvplan.plan.change import parse_changes
+    from kvplan.specs.catalog import find_gpu, find_model
 
-    shown = chosen_format(format, json)
-    terminal(color)  # an unknown setting is refused before anything runs
-    own = [parse_changes(text) for text in with_ or ()]
-    if only and not own:
-        raise UsageError("--only needs a --with", hint="--with kv=fp8")
-    folder = specs_folder(specs)
-    model_file, gpu_file = find_model(model, folder), find_gpu(gpu, folder)
-    planned, device = load_model(model_file), load_gpu(gpu_file)
-    deployment = DeploymentOptions(
-        gpus=gpus,
-        tp=tp,
-        pp=pp,
-        dp=dp,
-        ep=ep,
-        cp=cp,
-        weights=weights,
-        kv=kv,
-        state=state,
-        alloc=alloc,
-        block_size=block_size,
-        max_length=max_length,
-        chunk=chunk,
-        memory_utilization=memory_utilization,
-        overhead=overhead,
-    ).deployment(planned, device)
-    setup = _setup(planned, deployment, batch, context)
-    spec_notes((model_file, gpu_file), quiet=quiet, verbose=verbose)
-    options = [*(() if only else usual_changes(setup)), *own]
-    with progress(quiet=quiet) as steps:
-        done = compared(setup, list(dict.fromkeys(options)), steps, what_if=what_if or only, measured=measure)
-    from kvplan.check.comparison_report import comparison_report
-
-    report = comparison_report(done, _echo(model_file, gpu_file, setup))
-    show_report(report, shown, output_path(output), explain="", color=color)
-    if check and report.verdict is not None and not report.verdict.yes:
-        raise typer.Exit(ExitStatus.ANSWER_IS_NO)
-
-
-def _setup(model: Model, deployment: Deployment, batch: str, context: str) -> Setup:
-    from kvplan.plan.setup import Load, Setup
-
-    longest = deployment.max_tokens
-    tokens = count("--context", context) if context else min(USUAL_CONTEXT, longest)
-    if tokens > longest:
-        raise UsageError(
-            f"--context: {tokens:,} tokens are more than the {longest:,} allowed", hint="--max-length"
+    answer.require_known()
+    picture.require_known()
+    changes = [parse_changes(text) for text in with_ or ()]
+    options, folder = deployment.typed(), answer.folder()
+    files = find_model(model, folder), find_gpu(gpu, folder)
+    with progress(quiet=answer.quiet) as steps:
+        report = compared(
+            files[0],
+            gpu=files[1],
+            batch=count("--batch", batch, LARGEST_BATCH),
+            context=optional_count("--context", context, LARGEST_COUNT),
+            changes=changes,
+            only=only,
+            what_if=what_if,
+            measure=measure,
+            on_step=steps,
+            **options,
         )
-    return Setup(model, deployment, Load(count("--batch", batch, LARGEST_BATCH), tokens))
-
-
-def _echo(model: Found, gpu: Found, setup: Setup) -> tuple[tuple[str, Scalar | list[int]], ...]:
-    from kvplan.specs.catalog import digest
-
-    return (
-        ("model_file", model.label),
-        ("model_sha256", digest(model.path)),
-        ("gpu_file", gpu.label),
-        ("gpu_sha256", digest(gpu.path)),
-        ("batch", setup.load.batch),
-        ("context_tokens", setup.load.context),
-    )
+        picture.save(report.chart, steps)
+    answer.show_of(files, report)
+    if check:
+        exit_where_no(report)

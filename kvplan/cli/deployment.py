@@ -1,9 +1,9 @@
-"""The options that describe a deployment, and the deployment they mean."""
+"""The options that describe a deployment, and the values they mean."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -16,19 +16,9 @@ from kvplan.cli.options import (
     utilization,
     whole_number,
 )
-from kvplan.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from kvplan.allocation import Allocation
-    from kvplan.arch.model import Model
-    from kvplan.hardware.device import Device
-    from kvplan.plan.deployment import Deployment
-
-ALLOCATIONS = ("paged", "contiguous")
-LARGEST_CHUNK = 1 << 24
-LARGEST_BLOCK = 1 << 16
-LARGEST_LENGTH = 1 << 31
-LARGEST_SPECULATION = 1024
+    from kvplan.api.given import PlanOptions
 
 ModelName = Annotated[
     str,
@@ -47,30 +37,6 @@ Gpu = Annotated[
         autocompletion=complete_gpus,
     ),
 ]
-Gpus = Annotated[
-    str,
-    typer.Option(metavar="N", help="Number of GPUs; tensor parallel unless --pp, --dp or --cp take some."),
-]
-Tp = Annotated[str, typer.Option("--tp", metavar="N", help="Tensor parallel ranks.")]
-Pp = Annotated[str, typer.Option("--pp", metavar="N", help="Pipeline parallel stages.")]
-Dp = Annotated[str, typer.Option("--dp", metavar="N", help="Data parallel replicas.")]
-Ep = Annotated[
-    str,
-    typer.Option(
-        "--ep",
-        metavar="N",
-        help="Expert parallel ranks: 1, or all GPUs of a stage (tp x dp x cp) share experts.",
-    ),
-]
-Cp = Annotated[
-    str, typer.Option("--cp", metavar="N", help="Context parallel ranks that share the tokens of a request.")
-]
-Weights = Annotated[
-    str,
-    typer.Option(
-        metavar="FORMAT", help="Storage of weights: bf16, fp8, int4, q4_k... As released if absent."
-    ),
-]
 Kv = Annotated[
     str,
     typer.Option(
@@ -78,13 +44,6 @@ Kv = Annotated[
         metavar="FORMAT",
         help="Storage of keys and values: bf16, fp16, fp32, fp8, int8, int4, int8-kivi, int4-kivi. "
         "If absent, what the released files ask for, else the model's dtype.",
-    ),
-]
-State = Annotated[
-    str,
-    typer.Option(
-        metavar="LAYOUT",
-        help="Storage of states and index keys: transformers, vllm, vllm-fp32, sglang.",
     ),
 ]
 LatentCache = Annotated[
@@ -95,112 +54,113 @@ LatentCache = Annotated[
         help="What is cached of latent attention: latent, or expanded to every head's key and value.",
     ),
 ]
-SpeculativeTokens = Annotated[
-    str,
-    typer.Option(
-        "--speculative-tokens",
-        metavar="N",
-        help="Guessed tokens a step checks: recurrent state is kept behind each; a vLLM --state only.",
-    ),
-]
-Alloc = Annotated[str, typer.Option(metavar="HOW", help="paged, or contiguous to --max-length.")]
-BlockSize = Annotated[str, typer.Option(metavar="N", help="Tokens in a block of the paged cache.")]
-MaxLength = Annotated[
-    str, typer.Option(metavar="N", help="Longest context allowed; the model's own limit if absent.")
-]
-Chunk = Annotated[str, typer.Option(metavar="N", help="Tokens of the largest prefill step.")]
-MemoryUtilization = Annotated[
-    str, typer.Option(metavar="SHARE", help="Share of each GPU's memory to plan with: 0.9 or 90%.")
-]
-Overhead = Annotated[
-    str,
-    typer.Option(metavar="SIZE", help="Runtime's own memory on each GPU: 1.5GiB. Typical figures if absent."),
-]
-
-
-def cached_as(model: Model, form: str) -> Model:
-    """Return the model with its latent attention cached in this form.
-
-    Raises:
-        UsageError: there is no such form, or the model has no latents to expand.
-    """
-    from kvplan.arch.latent_cache import LATENT_CACHES, with_expanded_cache
-
-    if form not in LATENT_CACHES:
-        raise unknown("latent cache", form, LATENT_CACHES)
-    return with_expanded_cache(model) if form == "expanded" else model
 
 
 @dataclass(frozen=True, slots=True)
 class DeploymentOptions:
-    """The values of the options as they were typed; empty where absent."""
+    """The options that say how a model is cut and stored, as they were typed; empty where absent."""
 
-    gpus: str
-    tp: str
-    pp: str
-    dp: str
-    weights: str
-    kv: str
-    state: str
-    alloc: str
-    block_size: str
-    max_length: str
-    chunk: str
-    memory_utilization: str
-    overhead: str
-    ep: str = ""
-    cp: str = ""
-    speculative_tokens: str = "0"
+    gpus: Annotated[
+        str,
+        typer.Option(
+            metavar="N", help="Number of GPUs; tensor parallel unless --pp, --dp or --cp take some."
+        ),
+    ] = ""
+    tp: Annotated[str, typer.Option(metavar="N", help="Tensor parallel ranks.")] = ""
+    pp: Annotated[str, typer.Option(metavar="N", help="Pipeline parallel stages.")] = ""
+    dp: Annotated[str, typer.Option(metavar="N", help="Data parallel replicas.")] = ""
+    ep: Annotated[
+        str,
+        typer.Option(
+            metavar="N",
+            help="Expert parallel ranks: 1, or all GPUs of a stage (tp x dp x cp) share experts.",
+        ),
+    ] = ""
+    cp: Annotated[
+        str, typer.Option(metavar="N", help="Context parallel ranks that share the tokens of a request.")
+    ] = ""
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT", help="Storage of weights: bf16, fp8, int4, q4_k... As released if absent."
+        ),
+    ] = ""
+    kv: Kv = ""
+    state: Annotated[
+        str,
+        typer.Option(
+            metavar="LAYOUT",
+            help="Storage of states and index keys: transformers, vllm, vllm-fp32, sglang.",
+        ),
+    ] = "transformers"
+    latent_cache: LatentCache = "latent"
+    mtp: Annotated[
+        bool,
+        typer.Option(
+            "--mtp", help="Hold the layers that predict further tokens, to draft with: memory alone."
+        ),
+    ] = False
+    speculative_tokens: Annotated[
+        str,
+        typer.Option(
+            metavar="N",
+            help="Guessed tokens a step checks: recurrent state is kept behind each; a vLLM --state only.",
+        ),
+    ] = "0"
+    alloc: Annotated[str, typer.Option(metavar="HOW", help="paged, or contiguous to --max-length.")] = "paged"
+    block_size: Annotated[str, typer.Option(metavar="N", help="Tokens in a block of the paged cache.")] = "16"
+    max_length: Annotated[
+        str, typer.Option(metavar="N", help="Longest context allowed; the model's own limit if absent.")
+    ] = ""
+    chunk: Annotated[str, typer.Option(metavar="N", help="Tokens of the largest prefill step.")] = "8192"
+    memory_utilization: Annotated[
+        str, typer.Option(metavar="SHARE", help="Share of each GPU's memory to plan with: 0.9 or 90%.")
+    ] = "0.9"
+    overhead: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE", help="Runtime's own memory on each GPU: 1.5GiB. Typical figures if absent."
+        ),
+    ] = ""
 
-    def deployment(self, model: Model, device: Device) -> Deployment:
-        """Return the deployment these values mean for a model.
+    def typed(self) -> PlanOptions:
+        """Return the values that are meant.
 
         Raises:
-            UsageError: a value cannot be read, or does not go with the model or another value.
+            UsageError: one cannot be read.
         """
-        from kvplan.plan.deployment import Deployment, parallelism
-        from kvplan.storage import kv_format, state_layout, weight_format
-
-        longest = self._longest_context(model)
-        guessed = whole_number("--speculative-tokens", self.speculative_tokens, LARGEST_SPECULATION)
-        return Deployment(
-            device=device,
-            parallelism=parallelism(
-                optional_count("--gpus", self.gpus),
-                optional_count("--tp", self.tp),
-                optional_count("--pp", self.pp),
-                optional_count("--dp", self.dp),
-                optional_count("--ep", self.ep),
-                optional_count("--cp", self.cp),
-            ),
-            weights=weight_format(self.weights) if self.weights else model.as_released(),
-            kv=kv_format(self.kv or model.kv_format or model.dtype),
-            state=state_layout(self.state).speculating(guessed),
-            allocation=self._allocation(longest),
-            max_tokens=longest,
-            utilization_bp=utilization(self.memory_utilization),
-            chunk_tokens=count("--chunk", self.chunk, LARGEST_CHUNK),
-            overhead_bytes=byte_size("--overhead", self.overhead),
+        from kvplan.plan.deploy import (
+            LARGEST_BLOCK,
+            LARGEST_CHUNK,
+            LARGEST_DEGREE,
+            LARGEST_LENGTH,
+            LARGEST_SPECULATION,
         )
 
-    def _longest_context(self, model: Model) -> int:
-        """Return the longest context a request may have.
+        return {
+            "gpus": optional_count("--gpus", self.gpus, LARGEST_DEGREE),
+            "tp": optional_count("--tp", self.tp, LARGEST_DEGREE),
+            "pp": optional_count("--pp", self.pp, LARGEST_DEGREE),
+            "dp": optional_count("--dp", self.dp, LARGEST_DEGREE),
+            "ep": optional_count("--ep", self.ep, LARGEST_DEGREE),
+            "cp": optional_count("--cp", self.cp, LARGEST_DEGREE),
+            "weights": self.weights or None,
+            "kv": self.kv or None,
+            "state": self.state,
+            "latent_cache": self.latent_cache,
+            "mtp": self.mtp,
+            "speculative_tokens": whole_number(
+                "--speculative-tokens", self.speculative_tokens, LARGEST_SPECULATION
+            ),
+            "allocation": self.alloc,
+            "block_size": count("--block-size", self.block_size, LARGEST_BLOCK),
+            "max_length": optional_count("--max-length", self.max_length, LARGEST_LENGTH),
+            "chunk": count("--chunk", self.chunk, LARGEST_CHUNK),
+            "memory_utilization": utilization(self.memory_utilization),
+            "overhead_bytes": byte_size("--overhead", self.overhead),
+        }
 
-        ``--max-length`` may pass the model's own limit, as rotary positions can be stretched; learned
-        ones end where their table does.
-        """
-        asked = optional_count("--max-length", self.max_length, LARGEST_LENGTH)
-        if asked is None:
-            return model.max_position_embeddings
-        if model.learned_positions and asked > model.learned_positions:
-            learned = f"{model.learned_positions:,} positions {model.name} has learned"
-            raise UsageError(f"--max-length: {asked:,} is more than the {learned}")
-        return asked
-
-    def _allocation(self, longest: int) -> Allocation:
-        from kvplan.allocation import Contiguous, Paged
-
-        if self.alloc not in ALLOCATIONS:
-            raise unknown("allocation", self.alloc, ALLOCATIONS)
-        block_tokens = count("--block-size", self.block_size, LARGEST_BLOCK)
-        return Paged(block_tokens) if self.alloc == "paged" else Contiguous(longest)
+    def given(self) -> PlanOptions:
+        """Return the values that are not the usual ones; raises UsageError where one cannot be read."""
+        usual, said = DeploymentOptions().typed(), self.typed()
+        return cast("PlanOptions", {name: value for name, value in said.items() if value != usual.get(name)})

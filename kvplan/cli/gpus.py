@@ -6,65 +6,47 @@ from typing import Annotated
 
 import typer
 
-from kvplan.cli.options import (
-    Color,
-    Debug,
-    Format,
-    Json,
-    Output,
-    Specs,
-    chosen_format,
-    complete_gpus,
-    output_path,
-    specs_folder,
-)
+from kvplan.cli.options import ListOptions, complete_gpus
+from kvplan.cli.spread import spread
 
 app = typer.Typer(no_args_is_help=True, help="List and show accelerators.")
 
 
 @app.command("list")
+@spread
 def list_gpus(
-    format: Format = "table",
-    json: Json = False,
-    output: Output = "",
-    specs: Specs = "",
-    color: Color = "auto",
-    debug: Debug = False,
+    *,
+    answer: ListOptions,
 ) -> None:
     """List every accelerator a name is known for, with its memory and dense peaks.
 
     Example: kvplan gpus list
     """
-    from kvplan.cli.reporting import show_report
     from kvplan.plan.listing import gpus_report
     from kvplan.specs.catalog import load_gpu, names
 
-    shown = chosen_format(format, json)
-    found = names("gpus", specs_folder(specs))
+    answer.require_known()
+    found = names("gpus", answer.folder())
     report = gpus_report([load_gpu(one) for one in found.values()])
-    show_report(report, shown, output_path(output), color=color)
+    answer.show(report)
 
 
 @app.command()
+@spread
 def show(
     gpu: Annotated[
         str, typer.Argument(metavar="GPU", help="A name or a YAML file.", autocompletion=complete_gpus)
     ],
-    format: Format = "table",
-    json: Json = False,
-    output: Output = "",
-    specs: Specs = "",
-    color: Color = "auto",
-    debug: Debug = False,
+    *,
+    answer: ListOptions,
 ) -> None:
     """Show everything known of an accelerator, with its sources.
 
     Example: kvplan gpus show h100-sxm
     """
-    from kvplan.cli.reporting import show_report
     from kvplan.plan.listing import gpu_report
     from kvplan.specs.catalog import find_gpu, load_gpu
 
-    shown = chosen_format(format, json)
-    found = load_gpu(find_gpu(gpu, specs_folder(specs)))
-    show_report(gpu_report(found), shown, output_path(output), color=color)
+    answer.require_known()
+    found = load_gpu(find_gpu(gpu, answer.folder()))
+    answer.show(gpu_report(found))

@@ -7,67 +7,49 @@ from typing import Annotated
 import typer
 
 from kvplan.cli.deployment import ModelName
-from kvplan.cli.options import (
-    Color,
-    Debug,
-    Format,
-    Json,
-    Output,
-    Quiet,
-    Specs,
-    chosen_format,
-    output_path,
-    specs_folder,
-)
+from kvplan.cli.options import Debug, ListOptions, Output, Quiet, output_path
+from kvplan.cli.spread import spread
 from kvplan.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="List, show and import models.")
 
 
 @app.command("list")
+@spread
 def list_models(
-    format: Format = "table",
-    json: Json = False,
-    output: Output = "",
-    specs: Specs = "",
-    color: Color = "auto",
-    debug: Debug = False,
+    *,
+    answer: ListOptions,
 ) -> None:
     """List every model a name is known for, with its size and cache.
 
     Example: kvplan models list
     """
-    from kvplan.cli.reporting import show_report
     from kvplan.plan.listing import models_report
     from kvplan.specs.catalog import load_model, names
 
-    shown = chosen_format(format, json)
-    found = names("models", specs_folder(specs))
+    answer.require_known()
+    found = names("models", answer.folder())
     report = models_report([load_model(one) for one in found.values()])
-    show_report(report, shown, output_path(output), color=color)
+    answer.show(report)
 
 
 @app.command()
+@spread
 def show(
     model: ModelName,
-    format: Format = "table",
-    json: Json = False,
-    output: Output = "",
-    specs: Specs = "",
-    color: Color = "auto",
-    debug: Debug = False,
+    *,
+    answer: ListOptions,
 ) -> None:
     """Show what a model is: its layers, its parameters by tensor, and what they cache.
 
     Example: kvplan models show deepseek-v3
     """
-    from kvplan.cli.reporting import show_report
     from kvplan.plan.listing import model_report
     from kvplan.specs.catalog import find_model, load_model
 
-    shown = chosen_format(format, json)
-    found = load_model(find_model(model, specs_folder(specs)))
-    show_report(model_report(found), shown, output_path(output), color=color)
+    answer.require_known()
+    found = load_model(find_model(model, answer.folder()))
+    answer.show(model_report(found))
 
 
 @app.command("import")

@@ -5,16 +5,20 @@ Values arrive as text and are read here, so that every wrong one gets the same k
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from kvplan.errors import UsageError, unknown
+from kvplan.errors import ExitStatus, UsageError, unknown
 from kvplan.units import LARGEST_COUNT, parse_bytes, parse_count
+
+if TYPE_CHECKING:
+    from kvplan.results import Report
+    from kvplan.specs.catalog import Found
 
 T = TypeVar("T")
 
@@ -25,7 +29,6 @@ _PRICE = re.compile(r"\d{1,7}(?:\.\d{1,6})?", re.ASCII)
 LARGEST_PRICE = 1_000_000
 
 MOST_VALUES = 64
-LARGEST_DEGREE = 65_536
 
 
 def _complete(kind: str) -> Callable[[str], list[str]]:
@@ -51,8 +54,75 @@ Specs = Annotated[
 Color = Annotated[str, typer.Option("--color", metavar="WHEN", help="auto, always or never.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes on standard error.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say which files were read.")]
-Price = Annotated[str, typer.Option("--price", metavar="USD", help="Price of one GPU for an hour: 2.95.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
+Explain = Annotated[
+    str, typer.Option(metavar="[FIGURE]", help="Derive one figure, a section, or all of them.")
+]
+Check = Annotated[bool, typer.Option("--check", help="Exit 1 when it does not fit.")]
+
+
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    """How an answer is shown, and where: what every command has."""
+
+    format: Format = "table"
+    json: Json = False
+    output: Output = ""
+    specs: Specs = ""
+    color: Color = "auto"
+    debug: Debug = False
+
+    @property
+    def shown(self) -> str:
+        """The output format.
+
+        Raises:
+            UsageError: it is not one of the known ones, or another than ``--json`` asks for.
+        """
+        if self.format not in FORMATS:
+            raise unknown("output format", self.format, FORMATS)
+        if self.json and self.format not in ("table", "json"):
+            raise UsageError(f"--json and --format {self.format}: one of them")
+        return "json" if self.json else self.format
+
+    def require_known(self) -> None:
+        """Refuse an unknown format or colour setting before anything runs; raises UsageError."""
+        from kvplan.cli.streams import terminal
+
+        _ = self.shown
+        terminal(self.color)
+
+    def folder(self) -> Path | None:
+        """Return the folder of ``--specs``; raises UsageError where it is none."""
+        from kvplan.specs.catalog import specs_folder
+
+        return specs_folder(self.specs)
+
+    def show(self, report: Report, *, explain: str = "") -> None:
+        """Render a report, or with ``explain`` the derivation of some of its figures, and write it.
+
+        Raises:
+            UsageError: ``explain`` names no figure.
+            FileError: the output cannot be written.
+        """
+        from kvplan.cli.reporting import show_report
+
+        show_report(report, self.shown, output_path(self.output), explain=explain, color=self.color)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions(ListOptions):
+    """The same, and what is said beside an answer."""
+
+    quiet: Quiet = False
+    verbose: Verbose = False
+
+    def show_of(self, files: Iterable[Found], report: Report, *, explain: str = "") -> None:
+        """Say what is to be known of the files a report was made from, and show it as :meth:`show` does."""
+        from kvplan.cli.reporting import spec_notes
+
+        spec_notes(files, quiet=self.quiet, verbose=self.verbose)
+        self.show(report, explain=explain)
 
 
 def output_path(text: str) -> Path | None:
@@ -60,32 +130,10 @@ def output_path(text: str) -> Path | None:
     return Path(text) if text and text != "-" else None
 
 
-def specs_folder(text: str) -> Path | None:
-    """Return the folder of ``--specs``.
-
-    Raises:
-        UsageError: it is no folder.
-    """
-    if not text:
-        return None
-    if not os.path.isdir(text):
-        raise UsageError(
-            f"--specs: {text[:80]!r} is no folder", hint="it holds models/*.yaml and gpus/*.yaml"
-        )
-    return Path(text)
-
-
-def chosen_format(name: str, json: bool) -> str:
-    """Return the output format.
-
-    Raises:
-        UsageError: it is not one of the known ones, or another than ``--json`` asks for.
-    """
-    if name not in FORMATS:
-        raise unknown("output format", name, FORMATS)
-    if json and name not in ("table", "json"):
-        raise UsageError(f"--json and --format {name}: one of them")
-    return "json" if json else name
+def exit_where_no(report: Report) -> None:
+    """End with exit status 1 where the verdict of a report is no."""
+    if report.verdict is not None and not report.verdict.yes:
+        raise typer.Exit(ExitStatus.ANSWER_IS_NO)
 
 
 def read(option: str, text: str, parse: Callable[[str], T]) -> T:
@@ -120,7 +168,7 @@ def whole_number(option: str, text: str, largest: int) -> int:
     return count(option, text, largest)
 
 
-def optional_count(option: str, text: str, largest: int = LARGEST_DEGREE) -> int | None:
+def optional_count(option: str, text: str, largest: int) -> int | None:
     """Return an option's count, or ``None`` where it was not given."""
     return count(option, text, largest) if text else None
 
@@ -171,16 +219,17 @@ def _doubled(option: str, low: int, high: int) -> list[int]:
     return [*steps, high]
 
 
-def utilization(text: str) -> int:
-    """Return ``--memory-utilization`` in ten-thousandths: ``0.9`` and ``90%`` are 9,000.
+def utilization(text: str) -> float:
+    """Return ``--memory-utilization`` as a share: ``0.9`` and ``90%`` are 0.9.
 
     Raises:
         UsageError: it is no share above 0 and up to 1.
     """
-    return read("--memory-utilization", text, _parse_share)
+    return read("--memory-utilization", text, _parse_share) / 10_000
 
 
 def _parse_share(text: str) -> int:
+    """Return a share in ten-thousandths."""
     match = _SHARE.fullmatch(text)
     if match is None:
         raise ValueError(f"{text[:40]!r} is not a share such as 0.9 or 90%")

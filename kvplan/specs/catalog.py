@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from kvplan.arch.model import Model
@@ -72,6 +71,20 @@ def _user_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_config_dir("kvplan"))
+
+
+def specs_folder(text: str | os.PathLike[str] | None) -> Path | None:
+    """Return the folder of specs that was named, ``None`` where none was.
+
+    Raises:
+        UsageError: it is no folder.
+    """
+    if text is None or text == "":
+        return None
+    if not os.path.isdir(text):
+        shown = os.fspath(text)[:80]
+        raise UsageError(f"--specs: {shown!r} is no folder", hint="it holds models/*.yaml and gpus/*.yaml")
+    return Path(text)
 
 
 def names(kind: str, specs: Path | None = None) -> dict[str, Found]:
@@ -177,7 +190,6 @@ def name_from(path: Path) -> str:
     return name or "model"
 
 
-@cache
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file, by which a report says what it was computed from."""
     import hashlib

@@ -19,10 +19,10 @@ from kvplan.engine.machine import Machine
 from kvplan.report.export import render_csv, render_json, render_markdown, render_plain, to_dict
 from kvplan.report.table import render_table
 from kvplan.report.terminal import Terminal
-from kvplan.specs.catalog import find_model
 from kvplan.storage import kv_format
 
 MACHINE = Machine(read_bytes_per_s=2e10, read_bytes=1 << 20, sgemm_flops_per_s=1e11)
+FILES = (("model_file", "gemma.yaml"), ("model_sha256", "5" * 64))
 SHORT = Scenario((9, 40), 3, 16, 0, kv_format("bf16"), Paged(16))
 
 
@@ -33,7 +33,7 @@ def run(model, scenario=SHORT, **scale):
 def report_of(simulation):
     steps = simulation.measurement.steps
     decode = tuple(step for step in steps if step.phase is Phase.DECODE)
-    return simulation_report(simulation, Speed(MACHINE, decode or steps), find_model("gemma-3-4b"))
+    return simulation_report(simulation, Speed(MACHINE, decode or steps), FILES)
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_a_share_is_never_rounded_up(taken, told, gemma):
     step = next(step for step in gemma.measurement.steps if step.phase is Phase.DECODE)
     bound = Speed(MACHINE, (step,)).bound_s(step)
     speed = Speed(MACHINE, (replace(step, seconds=bound * taken),))
-    found = simulation_report(gemma, speed, find_model("gemma-3-4b"))
+    found = simulation_report(gemma, speed, FILES)
     assert f" in decode, {told} of the roofline\n" in render_table(found, Terminal())
     assert to_dict(found)["step_time_fraction_of_bound"] == pytest.approx(1 / taken)
 

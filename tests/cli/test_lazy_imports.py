@@ -38,7 +38,7 @@ def among(loaded, names):
     return [name for name in names if any(m == name or m.startswith(f"{name}.") for m in loaded)]
 
 
-# Nothing draws yet; the names are here for the day something does.
+# matplotlib is for pictures alone.
 NEVER = ("matplotlib", "torch", "pandas", "requests", "urllib.request", "http.client")
 LIGHT = (*NEVER, "numpy", "yaml", "kvplan.plan", "kvplan.specs.model_file")
 
@@ -70,6 +70,7 @@ LIGHT = (*NEVER, "numpy", "yaml", "kvplan.plan", "kvplan.specs.model_file")
         ),
         pytest.param(["models", "list", "--format", "csv"], (*NEVER, "numpy"), id="models list"),
         pytest.param(["gpus", "show", "t4"], (*NEVER, "numpy"), id="gpus show"),
+        pytest.param(["plot", "--help"], LIGHT, id="plot help"),
         pytest.param(["simulate", "--help"], (*LIGHT, "kvplan.check", "kvplan.engine"), id="simulate help"),
     ],
 )
@@ -108,6 +109,27 @@ def test_a_short_simulation_loads_no_progress_bar():
     assert among(loaded, (*NEVER, "rich.progress", "rich.table")) == []
 
 
+DRAWN = ["llama-3.1-8b", "--gpu", "h100-sxm"]
+
+
+@pytest.mark.parametrize("arguments", [["plot", "memory", *DRAWN, "-o"], ["capacity", *DRAWN, "--plot"]])
+def test_a_picture_loads_no_windows_and_no_engine(arguments, tmp_path):
+    """pyplot would look for a display, and keep every figure."""
+    _, loaded = modules([*arguments, str(tmp_path / "a.svg")], MPLBACKEND="TkAgg")
+    assert "matplotlib.figure" in loaded
+    assert among(loaded, ("matplotlib.pyplot", "tkinter", "kvplan.engine", "kvplan.check", "pandas")) == []
+
+
+WRONG = [["-o", "a.pdf"], ["-o", "a.svg", "--theme", "x"], ["-o", "a.svg", "--tp", "3"]]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=" ".join)
+def test_a_picture_is_refused_before_matplotlib_is_loaded(wrong):
+    out, loaded = modules(["plot", "memory", *DRAWN, *wrong], expected=2)
+    assert out == ""
+    assert among(loaded, ("matplotlib", "numpy", "kvplan.engine")) == []
+
+
 GPTS = "gpt-j-6b gpt-neo-2.7b gpt-neox-20b gpt-oss-120b gpt-oss-20b gpt2 gpt2-medium".split()
 
 
@@ -119,6 +141,8 @@ GPTS = "gpt-j-6b gpt-neo-2.7b gpt-neox-20b gpt-oss-120b gpt-oss-20b gpt2 gpt2-me
         ("kvplan roofline llama-3.1-", ["llama-3.1-405b", "llama-3.1-70b", "llama-3.1-8b"], "llama-2-7b"),
         ("kvplan roofline gpt2 --gpu h100", ["h100-nvl", "h100-pcie", "h100-sxm"], "a10"),
         ("kvplan simulate gpt", GPTS, "phi-2"),
+        ("kvplan plot memory llama-3.1-", ["llama-3.1-405b", "llama-3.1-70b", "llama-3.1-8b"], "llama-2-7b"),
+        ("kvplan plot memory gpt2 --gpu h100", ["h100-nvl", "h100-pcie", "h100-sxm"], "a10"),
         ("kvplan models show gpt", GPTS, "phi-2"),
         ("kvplan gpus show rtx40", ["rtx4080", "rtx4090"], "rtx3090"),
     ],
