@@ -106,6 +106,20 @@ def test_the_frontier_is_about_the_longest_context_asked_for():
     assert report.chart("frontier").title == "62 requests of 32k fit at once"
 
 
+@pytest.mark.parametrize("batches", [(1, 64), (64, 1)])
+def test_the_verdict_is_about_the_most_that_was_asked_for(batches):
+    """A request of 128k takes 16 GiB: one fits beside the weights on 80 GB, 64 do not."""
+    asked = {"gpu": "h100-sxm", "contexts": (4_096, 131_072)}
+    assert kvplan.capacity("llama-3.1-8b", batches=(1,), **asked).verdict.yes
+    assert not kvplan.capacity("llama-3.1-8b", batches=batches, **asked).verdict.yes
+
+
+@pytest.mark.parametrize("batches", [(1, 8), (64, 8)])
+def test_plots_of_times_are_about_the_last_batch(batches):
+    report = kvplan.roofline("llama-3.1-8b", gpu="h100-sxm", batches=batches, context=8_192)
+    assert report.chart("roofline").title.startswith("Decode of 8 requests of 8k ")
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_plot_is_a_figure_that_can_be_saved(theme, tmp_path):
     from matplotlib.figure import Figure
