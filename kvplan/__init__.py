@@ -8,10 +8,12 @@ __version__ = "0.1.0"
 __all__ = (
     "Report",
     "capacity",
+    "check_plan",
     "compare",
     "deploy",
     "load_gpu",
     "load_model",
+    "load_plan",
     "roofline",
     "simulate",
 )
@@ -19,14 +21,22 @@ __all__ = (
 TYPE_CHECKING = False  # typing's own would have to be imported
 if TYPE_CHECKING:
     from kvplan.api.capacity import capacity
+    from kvplan.api.check import check_plan
     from kvplan.api.compare import compare
     from kvplan.api.deploy import deploy
     from kvplan.api.load import load_gpu, load_model
+    from kvplan.api.plan import load_plan
     from kvplan.api.report import Report
     from kvplan.api.roofline import roofline
     from kvplan.api.simulate import simulate
 else:
-    _HOMES = {"Report": "report", "load_gpu": "load", "load_model": "load"}
+    _HOMES = {
+        "Report": "report",
+        "check_plan": "check",
+        "load_gpu": "load",
+        "load_model": "load",
+        "load_plan": "plan",
+    }
 
     def __getattr__(name: str) -> object:
         """Import what is asked for by name (PEP 562)."""

@@ -143,7 +143,8 @@ class Column:
 class Table:
     """A named table of figures: one JSON array of objects; its first ``named_by`` columns name the row.
 
-    ``units`` writes every cell in its base unit with the unit behind it: for columns of mixed units.
+    ``units`` writes every cell in its base unit with the unit behind it: for columns of mixed units;
+    ``handy_units`` does so in what people read them in: bytes in GiB.
     ``labels`` are words for the rows, where the first column's values are for machines; rows that are
     ``hidden`` are for machines too: other sections tell a reader of them, as they tell a machine of those
     that are ``repeated``.
@@ -154,6 +155,7 @@ class Table:
     columns: tuple[Column, ...]
     shown: Shown = Shown.TABLE
     units: bool = False
+    handy_units: bool = False
     labels: tuple[str, ...] = ()
     named_by: int = 1
     hidden: tuple[int, ...] = ()

@@ -41,6 +41,7 @@ BYTE_SUFFIXES = {
 LARGEST_COUNT = 1 << 40
 
 _NUMBER = re.compile(r"(\d{1,15})(?:\.(\d{1,6}))?([A-Za-z]{0,3})", re.ASCII)
+_SHARE = re.compile(r"(?=\.?\d)(\d{0,9})(?:\.(\d{0,9}))?(%?)", re.ASCII)
 
 
 class Unit(Enum):
@@ -99,6 +100,25 @@ def _parse(text: str, suffixes: dict[str, int], expected: str, whole_what: str) 
     value, remainder = divmod(scaled, int("1" + "0" * len(fraction)))
     if remainder:
         raise ValueError(f"{text!r} is not a {whole_what}")
+    return value
+
+
+def parse_share(text: str) -> int:
+    """Return the ten-thousandths meant by a share such as ``"0.9"`` or ``"90%"``: 9,000 of both.
+
+    Raises:
+        ValueError: the text is no share above 0 and up to 1, or has more than four decimals.
+    """
+    match = _SHARE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is not a share such as 0.9 or 90%")
+    whole, fraction, percent = match[1] or "0", match[2] or "", match[3]
+    scaled = int(whole + fraction) * (100 if percent else 10_000)
+    value, remainder = divmod(scaled, int("1" + "0" * len(fraction)))
+    if not 0 < scaled <= 10_000 * int("1" + "0" * len(fraction)):
+        raise ValueError(f"{text!r} is out of range: expected above 0 and up to 1, or 100%")
+    if remainder:
+        raise ValueError(f"{text!r} has more than four decimals")
     return value
 
 

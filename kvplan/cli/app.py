@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kvplan import __version__
-from kvplan.cli import capacity, compare, gpus, models, plot, roofline, schema, simulate
+from kvplan.cli import capacity, check, compare, gpus, models, plot, roofline, schema, simulate
 from kvplan.cli.streams import say, say_error
 from kvplan.errors import ExitStatus, KvplanError, UsageError
 
@@ -27,6 +27,7 @@ app.command()(roofline.roofline)
 app.command()(compare.compare)
 app.command()(simulate.simulate)
 app.command()(plot.plot)
+app.command()(check.check)
 app.add_typer(models.app, name="models")
 app.add_typer(gpus.app, name="gpus")
 app.command()(schema.schema)

@@ -9,10 +9,12 @@ import typer
 from kvplan.cli.deployment import DeploymentOptions, Gpu, ModelName
 from kvplan.cli.options import AnswerOptions, Check, Explain, counts, exit_where_no
 from kvplan.cli.picture import PlotOptions
+from kvplan.cli.plan_option import with_plan
 from kvplan.cli.progress import progress
 from kvplan.cli.spread import spread
 
 
+@with_plan()
 @spread
 def capacity(
     model: ModelName,

@@ -9,11 +9,13 @@ import typer
 from kvplan.cli.deployment import DeploymentOptions, Gpu, ModelName
 from kvplan.cli.options import AnswerOptions, count, exit_where_no, optional_count
 from kvplan.cli.picture import PlotOptions
+from kvplan.cli.plan_option import with_plan
 from kvplan.cli.progress import progress
 from kvplan.cli.spread import spread
 from kvplan.units import LARGEST_COUNT
 
 
+@with_plan(one_of=("batch", "context"))
 @spread
 def compare(
     model: ModelName,

@@ -6,7 +6,7 @@ Values arrive as text and are read here, so that every wrong one gets the same k
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from kvplan.errors import ExitStatus, UsageError, unknown
-from kvplan.units import LARGEST_COUNT, parse_bytes, parse_count
+from kvplan.units import LARGEST_COUNT, parse_bytes, parse_count, parse_share
 
 if TYPE_CHECKING:
     from kvplan.results import Report
     from kvplan.specs.catalog import Found
 
 T = TypeVar("T")
-
-_SHARE = re.compile(r"(?=\.?\d)(\d{0,9})(?:\.(\d{0,9}))?(%?)", re.ASCII)
 
 FORMATS = ("table", "plain", "json", "csv", "md")
 _PRICE = re.compile(r"\d{1,7}(?:\.\d{1,6})?", re.ASCII)
@@ -123,6 +121,13 @@ class AnswerOptions(ListOptions):
 
         spec_notes(files, quiet=self.quiet, verbose=self.verbose)
         self.show(report, explain=explain)
+
+    def show_all_of(self, files: Iterable[Found], reports: Sequence[Report], *, explain: str = "") -> None:
+        """Do so with several reports, one after another."""
+        from kvplan.cli.reporting import show_reports, spec_notes
+
+        spec_notes(files, quiet=self.quiet, verbose=self.verbose)
+        show_reports(reports, self.shown, output_path(self.output), explain=explain, color=self.color)
 
 
 def output_path(text: str) -> Path | None:
@@ -225,19 +230,4 @@ def utilization(text: str) -> float:
     Raises:
         UsageError: it is no share above 0 and up to 1.
     """
-    return read("--memory-utilization", text, _parse_share) / 10_000
-
-
-def _parse_share(text: str) -> int:
-    """Return a share in ten-thousandths."""
-    match = _SHARE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text[:40]!r} is not a share such as 0.9 or 90%")
-    whole, fraction, percent = match[1] or "0", match[2] or "", match[3]
-    scaled = int(whole + fraction) * (100 if percent else 10_000)
-    value, remainder = divmod(scaled, int("1" + "0" * len(fraction)))
-    if not 0 < scaled <= 10_000 * int("1" + "0" * len(fraction)):
-        raise ValueError(f"{text!r} is out of range: expected above 0 and up to 1, or 100%")
-    if remainder:
-        raise ValueError(f"{text!r} has more than four decimals")
-    return value
+    return read("--memory-utilization", text, parse_share) / 10_000

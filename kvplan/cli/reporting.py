@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kvplan.cli.streams import put, say, terminal
@@ -26,6 +26,38 @@ def show_report(
         _explained(report, format_name, explain) if explain else _rendered(report, format_name, screen),
         output,
     )
+
+
+def show_reports(
+    reports: Sequence[Report],
+    format_name: str,
+    output: Path | None,
+    *,
+    explain: str = "",
+    color: str = "auto",
+) -> None:
+    """Do so with several reports, one after another; as JSON they are a list.
+
+    Raises:
+        UsageError: ``explain`` names no figure, or ``color`` no setting.
+        FileError: the output cannot be written.
+    """
+    if len(reports) == 1:
+        show_report(reports[0], format_name, output, explain=explain, color=color)
+        return
+    screen = terminal(color) if output is None else Terminal()
+    if format_name == "json":
+        from kvplan.report.explain import explained_data
+        from kvplan.report.export import render_json, to_dict
+
+        put(render_json([explained_data(r, explain) if explain else to_dict(r) for r in reports]), output)
+        return
+    texts = [
+        _explained(r, format_name, explain) if explain else _rendered(r, format_name, screen) for r in reports
+    ]
+    if format_name == "csv":  # one head for all
+        texts[1:] = [text.partition("\n")[2] for text in texts[1:]]
+    put(("" if format_name in ("csv", "plain") else "\n").join(texts), output)
 
 
 def spec_notes(files: Iterable[Found], *, quiet: bool, verbose: bool) -> None:

@@ -19,11 +19,13 @@ from kvplan.cli.options import (
     whole_number,
 )
 from kvplan.cli.picture import PlotOptions
+from kvplan.cli.plan_option import with_plan
 from kvplan.cli.progress import progress
 from kvplan.cli.spread import spread
 from kvplan.units import LARGEST_COUNT
 
 
+@with_plan(one_of=("context",))
 @spread
 def roofline(
     model: ModelName,

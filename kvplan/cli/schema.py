@@ -11,11 +11,11 @@ from kvplan.errors import unknown
 
 
 def schema(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="model or gpu.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="model, gpu or plan.")],
     output: Output = "",
     debug: Debug = False,
 ) -> None:
-    """Print the JSON Schema of model or GPU files.
+    """Print the JSON Schema of model, GPU or plan files.
 
     Example: kvplan schema model -o model.schema.json
     """

@@ -9,6 +9,7 @@ import typer
 from kvplan.cli.deployment import Kv, LatentCache, ModelName
 from kvplan.cli.options import AnswerOptions, count, exit_where_no, optional_count, whole_number
 from kvplan.cli.picture import PlotOptions
+from kvplan.cli.plan_option import with_plan
 from kvplan.cli.progress import progress
 from kvplan.cli.spread import spread
 from kvplan.errors import UsageError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from kvplan.specs.catalog import Found
 
 
+@with_plan(without=("batch", "block_size", "chunk"))
 @spread
 def simulate(
     *,

@@ -13,6 +13,7 @@ from kvplan.arch.tower import in_words
 from kvplan.formula import formula
 from kvplan.plan.cache_notes import cache_notes
 from kvplan.plan.capacity import Capacity
+from kvplan.plan.capacity_figures import fits, longest_context, most_requests
 from kvplan.plan.deployment import Deployment, Parallelism
 from kvplan.plan.kept_tokens import context_ranks
 from kvplan.plan.memory import StageMemory
@@ -20,12 +21,6 @@ from kvplan.plan.verdict import verdict
 from kvplan.plan.weights import parameter_count
 from kvplan.results import Column, Facts, Quantity, Report, Scalar, Shown, Table, computed, fact
 from kvplan.units import Count, Unit, gib
-
-
-@formula(Unit.BYTES, "requests x bytes allocated for each")
-def requests_bytes(requests: Count, allocated_bytes: Count) -> Count:
-    """Cache bytes of equal requests on one GPU."""
-    return requests * allocated_bytes
 
 
 @formula(Unit.BLOCKS, "whole blocks of every growing layer, rounded down")
@@ -44,12 +39,6 @@ def pool_tokens(pool_blocks: int, block_tokens: int) -> Count:
 def pool_tokens_of_ranks(pool_blocks: int, block_tokens: int, context_parallel: int) -> Count:
     """Tokens in the pools of a context-parallel group while every layer still grows."""
     return pool_blocks * block_tokens * context_parallel
-
-
-@formula(Unit.REQUESTS, "requests spread evenly over the replicas, the fullest one decides")
-def fullest_replica(requests: int, data_parallel: int) -> Count:
-    """Requests of the fullest replica."""
-    return -(-requests // data_parallel)
 
 
 def capacity_report(
@@ -123,7 +112,7 @@ def _notes(capacity: Capacity, contexts: Sequence[int]) -> tuple[str, ...]:
             "embedding and head are the model's own; the bundled engine runs none of them"
         )
     found += cache_notes(capacity.model, d)
-    found += _hardware_notes(capacity)
+    found += hardware_notes(capacity)
     found += _sharing_notes(capacity)
     p = d.parallelism
     if p.gpus > 1:
@@ -169,7 +158,7 @@ def _encoder_notes(model: Model, tensor: int) -> list[str]:
     return found
 
 
-def _hardware_notes(capacity: Capacity) -> list[str]:
+def hardware_notes(capacity: Capacity) -> list[str]:
     """Say where the accelerator has no unit for a format: the bytes are the same, the speed is not."""
     d = capacity.deployment
     peaks = d.device.peak_dense
@@ -299,11 +288,11 @@ def _growth(capacity: Capacity, contexts: Sequence[int]) -> Table:
                 "allocated",
                 tuple(whole.allocated("kv_allocated_bytes", c) for c in contexts),
             ),
-            Column("fits", "fits", tuple(_fits(capacity, c) for c in contexts), priority=2),
+            Column("fits", "fits", tuple(fits(capacity, 1, c) for c in contexts), priority=2),
             Column(
                 "max_batch",
                 "most requests at once",
-                tuple(_most_requests(capacity, c, "max_batch") for c in contexts),
+                tuple(most_requests(capacity, c, "max_batch") for c in contexts),
             ),
         ),
     )
@@ -311,14 +300,14 @@ def _growth(capacity: Capacity, contexts: Sequence[int]) -> Table:
 
 def _max_batch(capacity: Capacity, contexts: Sequence[int]) -> Table:
     asked = tuple(_asked("context_tokens", c, Unit.TOKENS, "context") for c in contexts)
-    found = tuple(_most_requests(capacity, c, "batch") for c in contexts)
+    found = tuple(most_requests(capacity, c, "batch") for c in contexts)
     columns = (Column("context_tokens", "context", asked), Column("batch", "most requests", found))
     return Table("max_batch", "Most requests at a context", columns, Shown.NOT)
 
 
 def _max_context(capacity: Capacity, batches: Sequence[int]) -> Table:
     asked = tuple(_asked("batch", b, Unit.REQUESTS, "requests at once") for b in batches)
-    found = tuple(_longest_context(capacity, b) for b in batches)
+    found = tuple(longest_context(capacity, b) for b in batches)
     limits = tuple(fact("limit", _limit(capacity, q.number), "what stops a longer one") for q in found)
     return Table(
         "max_context",
@@ -340,60 +329,3 @@ def _limit(capacity: Capacity, context: int) -> str:
 
 def _asked(name: str, value: int, unit: Unit, label: str) -> Quantity:
     return fact(name, value, "asked for", unit, label)
-
-
-def _fits(capacity: Capacity, context: int) -> Quantity:
-    stage = capacity.tightest(1, context)
-    return Quantity(
-        "fits",
-        capacity.fits(1, context),
-        label="fits",
-        inputs=(_needed(capacity, stage, 1, context), stage.pool, _length_limit(capacity)),
-        note="whether one request fits the pool of every GPU and the longest context allowed",
-    )
-
-
-def _most_requests(capacity: Capacity, context: int, name: str) -> Quantity:
-    found = capacity.max_batch(context)
-    stage = capacity.tightest(found + 1, context)
-    tried = [_needed(capacity, stage, n, context) for n in (found, found + 1) if n]
-    return Quantity(
-        name,
-        found,
-        Unit.REQUESTS,
-        "most requests",
-        inputs=(*tried, stage.pool, _length_limit(capacity)),
-        note=f"found by search: the most requests that fit{_on(stage)}; one more does not",
-    )
-
-
-def _longest_context(capacity: Capacity, batch: int) -> Quantity:
-    found = capacity.max_context(batch)
-    stage = capacity.tightest(batch, found + 1)
-    tried = [_needed(capacity, stage, batch, c) for c in (found, found + 1) if c]
-    return Quantity(
-        "context_tokens",
-        found,
-        Unit.TOKENS,
-        "longest context",
-        inputs=(*tried, stage.pool, _length_limit(capacity)),
-        note=f"found by search: the longest context that fits{_on(stage)}; one token more does not",
-    )
-
-
-def _on(memory: StageMemory) -> str:
-    return f" stage {memory.stage.number} of {memory.stage.of}, the tightest" if memory.stage.of > 1 else ""
-
-
-def _needed(capacity: Capacity, memory: StageMemory, batch: int, context: int) -> Quantity:
-    """Return the bytes this many requests need on one GPU of a stage, explained."""
-    replicas = fact("data_parallel", capacity.deployment.parallelism.data, "--dp")
-    asked = fact("requests", batch, f"at {context:,} tokens each", Unit.REQUESTS)
-    requests = computed("requests", fullest_replica, asked, replicas)
-    allocated = memory.cache.allocated("allocated_bytes", context)
-    return computed("needed_bytes", requests_bytes, requests, allocated)
-
-
-def _length_limit(capacity: Capacity) -> Quantity:
-    source = "--max-length, or max_position_embeddings of the model"
-    return fact("max_length_tokens", capacity.deployment.max_tokens, source, Unit.TOKENS)

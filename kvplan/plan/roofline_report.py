@@ -179,8 +179,13 @@ def _sums(one: Told) -> dict[str, Quantity]:
     moved = over_all("memory_bytes", tuple(memory_bytes(t) for t in one.operators))
     found["arithmetic_intensity"] = arithmetic_intensity(found["flops"], moved)
     found["bound_s"] = _pipelined(one, "bound_s", tuple(bound_s(t) for t in one.operators))
-    found["estimate_s"] = _pipelined(one, "estimate_s", tuple(estimate_s(t) for t in one.operators))
+    found["estimate_s"] = step_estimate(one)
     return found
+
+
+def step_estimate(one: Told) -> Quantity:
+    """Return the expected time of a whole step, or of all prompts, as the sum over its operators."""
+    return _pipelined(one, "estimate_s", tuple(estimate_s(timed) for timed in one.operators))
 
 
 def _pipelined(one: Told, name: str, parts: tuple[Quantity, ...]) -> Quantity:
@@ -242,7 +247,7 @@ def _ridge(device: Device, formats: Sequence[str], name: str, label: str) -> Qua
 
 
 def _verdict(capacity: Capacity, asked: Asked, one: Told) -> Verdict:
-    held = _held(asked, capacity.deployment.max_tokens)
+    held = asked.held_tokens(capacity.deployment.max_tokens)
     if not capacity.fits(one.batch, held):
         return verdict(capacity, held, one.batch)
     times = one.times
@@ -253,17 +258,6 @@ def _verdict(capacity: Capacity, asked: Asked, one: Told) -> Verdict:
         f"about {_ms(times.estimate_s)} ({rate:,.0f} tokens/s)."
     )
     return Verdict(True, said + _largest_reader(one))
-
-
-def _held(asked: Asked, limit: int) -> int:
-    """Return the tokens of a request when the step, or its part in the closed loop, is done."""
-    if asked.output is not None:
-        return asked.context + asked.output
-    if not asked.decoding:
-        return asked.context
-    # A step stores its own token too; a context of just the limit is what was asked for.
-    one_more = asked.new_tokens == 1 and asked.context == limit
-    return asked.context if one_more else asked.context + asked.new_tokens
 
 
 _LIMITED = {

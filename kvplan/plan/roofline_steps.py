@@ -37,6 +37,16 @@ class Asked:
     output: int | None = None
     runtime: RuntimeFit | None = None
 
+    def held_tokens(self, limit: int) -> int:
+        """Return the tokens of a request when the step, or its part in the closed loop, is done."""
+        if self.output is not None:
+            return self.context + self.output
+        if not self.decoding:
+            return self.context
+        # A step stores its own token too; a context of just the limit is what was asked for.
+        one_more = self.new_tokens == 1 and self.context == limit
+        return self.context if one_more else self.context + self.new_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Told:

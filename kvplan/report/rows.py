@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from kvplan.report.words import bare, cell, exact, header, row_name, scaled, shown_unit
+from kvplan.report.words import bare, cell, exact, header, row_name, scaled, shown_unit, with_unit
 from kvplan.results import Column, Table
 from kvplan.units import Unit
 
@@ -21,6 +21,8 @@ def column_head(table: Table, column: Column) -> str:
         return column.label
     if column.scale is not None:
         return f"{column.label} ({column.scale.word})" if column.label else column.scale.word
+    if table.handy_units:
+        return column.label
     if not table.units:
         return header(column.label, column.cells[0].unit)
     unit = _common_unit(column)
@@ -46,6 +48,8 @@ def shown_rows(table: Table, columns: Sequence[Column]) -> list[Row]:
 def _cells(table: Table, column: Column) -> list[str]:
     if column.scale is not None:
         return [scaled(quantity, column.scale) for quantity in column.cells]
+    if table.handy_units:
+        return [with_unit(quantity) for quantity in column.cells]
     if not table.units:
         return [cell(quantity) for quantity in column.cells]
     return [(bare if _common_unit(column) else exact)(quantity) for quantity in column.cells]

@@ -89,7 +89,7 @@ def shown_unit(quantity: Quantity) -> str:
 
 def with_unit(quantity: Quantity) -> str:
     """Return a figure for a line of its own: bytes in GiB, everything else in its base unit."""
-    unit = SHOWN_UNITS.get(quantity.unit)
+    unit = SHOWN_UNITS.get(quantity.unit) if quantity.value is not None else None
     return f"{cell(quantity)} {unit}" if unit else exact(quantity)
 
 

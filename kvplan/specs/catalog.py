@@ -120,7 +120,7 @@ def find_model(text: str, specs: Path | None = None) -> Found:
         UsageError: an unknown name.
         FileError: a path with nothing there.
     """
-    if not _is_path(text):
+    if not is_path(text):
         return find("models", "model", text, specs)
     path = Path(text)
     return _file("models", path / "config.json" if os.path.isdir(path) else path, text, specs)
@@ -133,7 +133,7 @@ def find_gpu(text: str, specs: Path | None = None) -> Found:
         UsageError: an unknown name.
         FileError: a path with nothing there.
     """
-    if not _is_path(text):
+    if not is_path(text):
         return find("gpus", "accelerator", text, specs)
     return _file("gpus", Path(text), text, specs)
 
@@ -197,7 +197,8 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _is_path(text: str) -> bool:
+def is_path(text: str) -> bool:
+    """Whether a text means a file or a folder, not a name."""
     return os.sep in text or "/" in text or text.lower().endswith(_FILE_ENDINGS)
 
 

@@ -11,7 +11,7 @@ import re
 import stat
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
@@ -45,12 +45,16 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud8
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed file: plain data, and the 1-based (line, column) of each value and key by its path."""
+    """A parsed file: plain data, and the 1-based (line, column) of each value and key by its path.
+
+    ``text_starts`` has the first character of each text that stands in the file as it is read, on one line.
+    """
 
     path: str
     data: object
     value_places: Mapping[NodePath, Place]
     key_places: Mapping[NodePath, Place]
+    text_starts: Mapping[NodePath, Place] = field(default_factory=dict)
 
     def at(self, path: NodePath) -> object:
         """Return the value at a path that is there."""
@@ -75,6 +79,12 @@ class Document:
         """Return where the key at a path is, or ``place(path)`` where the path has no key."""
         place = self.key_places.get(path)
         return self.place(path) if place is None else place
+
+    def problem_within(self, path: NodePath, offset: int, message: str) -> Problem:
+        """Return a mistake placed at a character of a text, or at the text where that cannot be told."""
+        if (start := self.text_starts.get(path)) is None:
+            return self.problem(path, message)
+        return Problem(self.path, start[0], start[1] + offset, message)
 
     def problem(self, path: NodePath, message: str, *, at_key: bool = False) -> Problem:
         """Return a mistake placed at the value, or with ``at_key`` at the key, of a path."""
@@ -107,6 +117,7 @@ class DocumentBuilder:
         self._problems: list[Problem] = []
         self._value_places: dict[NodePath, Place] = {}
         self._key_places: dict[NodePath, Place] = {}
+        self._text_starts: dict[NodePath, Place] = {}
 
     @property
     def expects_key(self) -> bool:
@@ -193,11 +204,13 @@ class DocumentBuilder:
         parent.data[key] = value
         return (*parent.path, key)
 
-    def text(self, text: str, place: Place) -> None:
-        """Add a string."""
+    def text(self, text: str, place: Place, start: Place | None = None) -> None:
+        """Add a string; ``start`` is where it begins, if it stands in the file as it is."""
         if _SURROGATE.search(text):
             self.refuse(place, f"text {quoted(text)} holds half of a surrogate pair")
-        self.value(text, place)
+        path = self.value(text, place)
+        if start is not None:
+            self._text_starts[path] = start
 
     def integer(self, digits: str, place: Place) -> None:
         """Add a decimal integer, given as written."""
@@ -222,7 +235,7 @@ class DocumentBuilder:
         """
         if self._problems:
             raise SpecError(self._problems)
-        return Document(self._path, self._data, self._value_places, self._key_places)
+        return Document(self._path, self._data, self._value_places, self._key_places, self._text_starts)
 
 
 class LineIndex:

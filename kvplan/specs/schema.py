@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -17,9 +18,14 @@ from kvplan.arch.rotary import RopeParameters
 from kvplan.arch.temperature import TemperatureTuning
 from kvplan.arch.tower import Tower, TowerTensor
 from kvplan.hardware import device, efficiency
-from kvplan.specs import gpu_file, model_file
+from kvplan.specs import gpu_file, model_file, plan_file
 
-KINDS = ("model", "gpu")
+ADAPTERS: dict[str, Callable[[], TypeAdapter[Any]]] = {
+    "model": model_file.adapter,
+    "gpu": gpu_file.adapter,
+    "plan": plan_file.adapter,
+}
+KINDS = tuple(ADAPTERS)
 
 _DOCUMENTED = {
     found.__name__: found
@@ -30,15 +36,15 @@ _DOCUMENTED = {
         *(device.Device, device.Memory, device.DensePeaks, device.Interconnect, device.HourlyPrice),
         *(efficiency.KernelFit, efficiency.AllReduceFit),
         *(model_file.ModelFile, model_file.LayerKind, model_file.LayerGroup),
+        *(plan_file.PlanFile, plan_file.DeploymentText, plan_file.WorkloadText),
     )
 }
 _ARGUMENT = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", re.MULTILINE)
 
 
 def schema(kind: str) -> dict[str, Any]:
-    """Return the JSON Schema of model or accelerator files; a field's text is its class's docstring."""
-    adapter: TypeAdapter[Any] = model_file.adapter() if kind == "model" else gpu_file.adapter()
-    found = adapter.json_schema()
+    """Return the JSON Schema of a kind of spec files; a field's text is its class's docstring."""
+    found = ADAPTERS[kind]().json_schema()
     for definition in (found, *found.get("$defs", {}).values()):
         _describe(definition)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}

@@ -152,9 +152,9 @@ def _add(event: yaml.Event, builder: DocumentBuilder) -> None:
         case yaml.ScalarEvent() if builder.expects_key:
             _add_key(event.value, bool(event.style), place, builder)
         case yaml.ScalarEvent() if event.style:
-            builder.text(event.value, place)
+            builder.text(event.value, place, _text_start(event))
         case yaml.ScalarEvent():
-            _add_plain(event.value, place, builder)
+            _add_plain(event, place, builder)
         case yaml.AliasEvent() if builder.expects_key:
             builder.refused_key(place, "aliases (*name) are not allowed: write the key out")
         case yaml.AliasEvent():
@@ -198,10 +198,22 @@ def _is_plain_text(name: str) -> bool:
     return name not in _CONSTANTS and not _FLOAT.fullmatch(name) and _trap(name) is None
 
 
-def _add_plain(text: str, place: Place, builder: DocumentBuilder) -> None:
+def _text_start(event: yaml.ScalarEvent) -> Place | None:
+    """Return where a text's first character is, if the text is in the file as it is, on one line."""
+    begin, end = event.start_mark, event.end_mark
+    quotes = 1 if event.style in ("'", '"') else 0
+    if begin is None or end is None or begin.line != end.line:
+        return None
+    # Escapes, and quotes that stand doubled, make it longer in the file than it is.
+    as_it_is = end.index - begin.index == len(event.value) + 2 * quotes
+    return (begin.line + 1, begin.column + 1 + quotes) if as_it_is else None
+
+
+def _add_plain(event: yaml.ScalarEvent, place: Place, builder: DocumentBuilder) -> None:
     """Add an unquoted scalar as what YAML 1.2 says it is, if YAML 1.1 says the same."""
+    text = event.value
     if text[:1] not in _SUSPECT_STARTS:
-        builder.value(text, place)
+        builder.text(text, place, _text_start(event))
     elif text in _CONSTANTS:
         builder.value(_CONSTANTS[text], place)
     elif _INTEGER.fullmatch(text):
@@ -212,7 +224,7 @@ def _add_plain(text: str, place: Place, builder: DocumentBuilder) -> None:
     elif _FLOAT.fullmatch(text):
         builder.number(text, place)
     else:
-        builder.value(text, place)
+        builder.text(text, place, _text_start(event))
 
 
 def _trap(text: str) -> str | None:

@@ -9,7 +9,10 @@ import pytest
 import kvplan
 from kvplan.api.capacity import capacity
 
-PUBLIC = {"Report", "capacity", "compare", "deploy", "load_gpu", "load_model", "roofline", "simulate"}
+PUBLIC = {
+    *("Report", "capacity", "check_plan", "compare", "deploy", "load_gpu", "load_model", "load_plan"),
+    *("roofline", "simulate"),
+}
 
 
 def loaded_by(code):

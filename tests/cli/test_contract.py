@@ -16,6 +16,7 @@ from kvplan.errors import ExitStatus
 from kvplan.specs.catalog import bundled_folder
 
 CONFIG = Path(__file__).parent.parent / "data" / "hf_configs" / "llama-3.1-8b.json"
+PLANS = Path(__file__).parents[2] / "examples" / "plans"
 LLAMA = ("capacity", "llama-3.1-8b", "--gpu", "h100-sxm")
 
 
@@ -117,6 +118,7 @@ def test_every_command_has_help_and_an_example_that_runs(path, leaf, command, tm
     assert len(examples) == 1
     (tmp_path / "my-model").mkdir()
     shutil.copy(CONFIG, tmp_path / "my-model" / "config.json")
+    shutil.copy(PLANS / "laptop.yaml", tmp_path / "plan.yaml")
     monkeypatch.chdir(tmp_path)
     program, *arguments = shlex.split(examples[0].partition("Example: ")[2])
     assert program == "kvplan"
@@ -199,8 +201,8 @@ def test_json_counts_are_not_negative_and_memory_adds_up(question, command):
     assert sum(memory.values()) - short == total or sum(memory.values()) + short == total
 
 
-# Tables whose first two columns name a row: an operator and a batch, a kernel and a format.
-NAMED_BY_TWO = ("operators", "efficiency")
+# Tables whose first two columns name a row: an operator and a batch, a kernel and a format, a GPU and a name.
+NAMED_BY_TWO = ("operators", "efficiency", "requirements")
 
 
 @pytest.mark.parametrize(
@@ -213,8 +215,9 @@ NAMED_BY_TWO = ("operators", "efficiency")
         LLAMA,
         ("roofline", "mixtral-8x7b", "--gpu", "h100-sxm", "--tp", "4", "--batch", "1,8", "--price", "3"),
         ("roofline", "deepseek-v3", "--gpu", "h200-sxm", "--tp", "8", "--phase", "prefill"),
+        ("check", str(PLANS / "edge.yaml")),
     ],
-    ids=" ".join,
+    ids=lambda question: " ".join(Path(word).name for word in question),
 )
 def test_the_formats_agree(question, command):
     """Each figure of the CSV and of the plain lines is the figure of the JSON, to the last digit."""

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+PLANS = Path(__file__).parents[2] / "examples" / "plans"
 PROBE = """
 import json, sys
 arguments = json.loads(sys.argv[1])
@@ -67,6 +69,12 @@ LIGHT = (*NEVER, "numpy", "yaml", "kvplan.plan", "kvplan.specs.model_file")
             ["roofline", "mixtral-8x7b", "--gpu", "h100-sxm", "--tp", "4", "--phase", "prefill", "--json"],
             (*NEVER, "numpy", "rich.table", "kvplan.engine", "kvplan.check"),
             id="roofline json",
+        ),
+        pytest.param(["check", "--help"], LIGHT, id="check help"),
+        pytest.param(
+            ["check", str(PLANS / "laptop.yaml"), "--json"],
+            (*NEVER, "numpy", "rich.table", "kvplan.engine", "kvplan.check"),
+            id="check",
         ),
         pytest.param(["models", "list", "--format", "csv"], (*NEVER, "numpy"), id="models list"),
         pytest.param(["gpus", "show", "t4"], (*NEVER, "numpy"), id="gpus show"),

@@ -9,11 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kvplan.errors import SpecError
+from kvplan.plan.change import parse_changes
+from kvplan.requirement import SentenceError, parse_requirement
 from kvplan.specs.catalog import bundled_folder
 from kvplan.specs.config_json import FAMILIES, import_config
 from kvplan.specs.families.common import Identity
 from kvplan.specs.gpu_file import read_gpu
 from kvplan.specs.model_file import read_model
+from kvplan.specs.plan_file import read_plan
 from kvplan.specs.strict_json import parse_json
 from kvplan.specs.strict_yaml import parse_yaml
 
@@ -29,6 +32,10 @@ GPUS = {
     name: (bundled_folder() / "gpus" / f"{name}.yaml").read_text(encoding="utf-8")
     for name in ("h100-sxm", "t4")
 }
+PLANS = {
+    path.stem: path.read_text(encoding="utf-8")
+    for path in sorted((Path(__file__).parents[2] / "examples" / "plans").glob("*.yaml"))
+}
 JSONS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(CONFIGS.glob("*.json"))}
 
 # The last file of each family.
@@ -37,6 +44,7 @@ OF_FAMILIES = {config["model_type"]: config for config in JSONS.values()}
 READERS = {
     "model": lambda text: read_model(parse_yaml(text, "f")),
     "gpu": lambda text: read_gpu(parse_yaml(text, "f")),
+    "plan": lambda text: read_plan(parse_yaml(text, "f"), Path("f"), parse_changes),
     "config": lambda text: import_config(parse_json(text, "f"), IDENTITY),
 }
 
@@ -203,7 +211,8 @@ def mutated_lines(text, chance):
 @pytest.mark.parametrize(
     ("kind", "text"),
     [pytest.param("model", text, id=name) for name, text in MODELS.items()]
-    + [pytest.param("gpu", text, id=name) for name, text in GPUS.items()],
+    + [pytest.param("gpu", text, id=name) for name, text in GPUS.items()]
+    + [pytest.param("plan", text, id=name) for name, text in PLANS.items()],
 )
 @a_few
 @given(seed=st.integers(0, 10**9))
@@ -254,3 +263,23 @@ def test_a_real_config_with_a_few_keys_changed(family, seed):
 )
 def test_texts_that_break_parsers(kind, text):
     read(kind, text)
+
+
+WORDS = ("fits", "tpot", "max_batch", "kv_pool", "cost", ">=", "<=", "at", "batch", "context", "8k", "0.5")
+WORDS += ("GiB", "ms", "USD/Mtok", "s", "-", "1e9", "9" * 40, "\u0663", "")
+
+
+@settings(a_few, max_examples=600)
+@given(text=st.text(max_size=60) | st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join))
+def test_any_sentence(text):
+    offset, message = 0, ""
+    try:
+        requirement = parse_requirement(text)
+    except SentenceError as error:
+        offset, message = error.offset, error.message
+    else:
+        assert parse_requirement(requirement.text) == requirement
+        assert requirement.required > 0
+    assert 0 <= offset <= len(text)
+    assert len(message) < 300
+    assert message.isprintable()

@@ -14,7 +14,8 @@ from kvplan.specs.strict_yaml import read_yaml
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTED = ("Attention", "LatentAttention", "RopeParameters", "MLP", "Experts", "Device", "Memory")
-FOLDERS = {"model": "models", "gpu": "gpus"}
+DOCUMENTED += ("PlanFile", "DeploymentText", "WorkloadText")
+FOLDERS = {"model": "models", "gpu": "gpus", "plan": "examples/plans"}
 FILES = [(kind, path) for kind, folder in FOLDERS.items() for path in sorted((ROOT / folder).glob("*.yaml"))]
 
 
