@@ -98,13 +98,35 @@ def test_plans_are_named_by_what_sets_them_apart(arguments, names, plotted):
     assert [bar.name for bar in plotted("memory", *arguments).panels[0].bars] == names
 
 
-def test_an_option_holds_what_the_same_plan_holds(plotted, command):
-    """The end of the curve of ``--with kv=fp8``, and what ``capacity --kv fp8`` says of that context."""
-    chart = plotted("frontier", *LLAMA, "--with", "kv=fp8")
-    _, out, _ = command("capacity", *LLAMA, "--kv", "fp8", "--context", "128k", "--json")
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [("kv=fp8", ("--kv", "fp8")), ("weights=int4,kv=fp8", ("--weights", "int4", "--kv", "fp8"))],
+)
+def test_an_option_holds_what_the_same_plan_holds(changes, options, plotted, command):
+    """The end of the curve of ``--with``, and what ``capacity`` with these options says of that context."""
+    chart = plotted("frontier", *LLAMA, "--with", changes)
+    _, out, _ = command("capacity", *LLAMA, *options, "--context", "128k", "--json")
     (row,) = json.loads(out)["max_batch"]
     line = chart.panels[0].lines[1]
     assert (line.x[-1], line.y[-1]) == (row["context_tokens"], row["batch"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "load"),
+    [((), (16, 8_192)), (("--batch", "5", "--context", "2k"), (5, 2_048))],
+)
+def test_the_load_of_a_comparison_is_the_one_asked_for(asked, load, plotted, monkeypatch):
+    from kvplan.check import comparison
+
+    loads, ever = [], comparison.compare
+
+    def watched(setup, *more, **options):
+        loads.append((setup.load.batch, setup.load.context))
+        return ever(setup, *more, **options)
+
+    monkeypatch.setattr(comparison, "compare", watched)
+    plotted("compare", *LLAMA, "--no-measure", "--with", "kv=fp8", *asked)
+    assert loads == [load]
 
 
 def test_other_accelerators_are_limits_of_growth(plotted):
