@@ -97,7 +97,7 @@ def _table(checked: Sequence[Checked]) -> Table:
         column("required", "required", [judged.required for _, judged in rows], 1),
         column("got", "got", [judged.got for _, judged in rows]),
         column("margin", "margin", [judged.margin for _, judged in rows]),
-        column("margin_share", "of it", [judged.margin_share for _, judged in rows], 2),
+        column("margin_share", "share", [judged.margin_share for _, judged in rows], 2),
         column("met", "met", [fact("met", judged.met, "got against required") for _, judged in rows]),
     )
     labels = () if several else texts
