@@ -7,7 +7,6 @@ With ``--check`` nothing is written, and the exit status is 1 where the page is 
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import re
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from pages import keep, table
 
 from kvplan.allocation import Paged
 from kvplan.arch.attention import Attention
@@ -199,13 +199,6 @@ def families(bundled: Iterable[Row], oracles: Oracles) -> Iterator[tuple[str, ..
         yield (f"`{kind}`", compared, ", ".join(models.get(kind, [])))
 
 
-def table(headings: Iterable[str], lines: Iterable[Iterable[str]], numbers: frozenset[int]) -> str:
-    """Return a Markdown table; the columns in ``numbers`` are set to the right."""
-    headings = list(headings)
-    rule = ["---:" if index in numbers else "---" for index in range(len(headings))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *lines))
-
-
 def generated() -> str:
     """Return what stands between the marks of the page."""
     oracles = Oracles.read()
@@ -220,25 +213,17 @@ def generated() -> str:
             table(
                 ("`model_type`", "logits compared with transformers", "bundled"),
                 families(bundled, oracles),
-                frozenset(),
             ),
         )
     )
 
 
-def main() -> int:
-    """Write the page, or compare it."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="compare, write nothing, exit 1 on a difference")
-    page = PAGE.read_text(encoding="utf-8")
+def fresh(page: str) -> str:
+    """Return the page with what stands between its marks written again."""
     head, _, rest = page.partition(BEGIN)
     _, _, tail = rest.partition(END)
-    fresh = f"{head}{BEGIN}\n\n{generated()}\n\n{END}{tail}"
-    if parser.parse_args().check:
-        return 0 if fresh == page else 1
-    PAGE.write_text(fresh, encoding="utf-8")
-    return 0
+    return f"{head}{BEGIN}\n\n{generated()}\n\n{END}{tail}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(keep(PAGE, fresh, __doc__ or ""))
