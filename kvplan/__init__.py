@@ -14,6 +14,7 @@ __all__ = (
     "load_gpu",
     "load_model",
     "load_plan",
+    "plot_all",
     "roofline",
     "simulate",
 )
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from kvplan.api.deploy import deploy
     from kvplan.api.load import load_gpu, load_model
     from kvplan.api.plan import load_plan
+    from kvplan.api.plot_all import plot_all
     from kvplan.api.report import Report
     from kvplan.api.roofline import roofline
     from kvplan.api.simulate import simulate

@@ -11,12 +11,14 @@ from typing import Annotated
 import typer
 
 from kvplan import __version__
-from kvplan.cli import capacity, check, compare, gpus, models, plot, roofline, schema, simulate
+from kvplan.cli import capacity, check, compare, gpus, models, plot, plot_all, roofline, schema, simulate
+from kvplan.cli.commands import Commands
 from kvplan.cli.streams import say, say_error
 from kvplan.errors import ExitStatus, KvplanError, UsageError
 
 app = typer.Typer(
     name="kvplan",
+    cls=Commands,
     help="Memory and roofline planner for LLM inference.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -27,6 +29,7 @@ app.command()(roofline.roofline)
 app.command()(compare.compare)
 app.command()(simulate.simulate)
 app.command()(plot.plot)
+app.command("plot all")(plot_all.plot_all)
 app.command()(check.check)
 app.add_typer(models.app, name="models")
 app.add_typer(gpus.app, name="gpus")

@@ -79,6 +79,8 @@ def plot(
     from kvplan.plan.change import parse_changes
     from kvplan.specs.catalog import find_gpu, find_model, specs_folder
 
+    if kind == "all":
+        raise UsageError("all stands right behind plot", hint="kvplan plot all PLAN.yaml -o DIR")
     if kind not in KINDS:
         raise unknown("plot", kind, KINDS)
     require_possible(output, theme)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable
 from io import StringIO
 from typing import Any
 
 from kvplan import __version__
-from kvplan.report.rows import column_head, shown_rows
-from kvplan.report.words import cell, exact, sentence, share
-from kvplan.results import Facts, Quantity, Report, Shown, Table
+from kvplan.report.grid import Grid, grid
+from kvplan.report.words import exact
+from kvplan.results import Facts, Quantity, Report, Shown
 
 SCHEMA_VERSION = 1
+# What begins something in GitHub's Markdown. An underscore inside a word does not, nor "<" before "=".
+_MARKUP = re.compile(r"[\\`*\[\]|~]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def to_dict(report: Report) -> dict[str, Any]:
@@ -88,39 +91,25 @@ def _in_base_unit(quantity: Quantity) -> str:
 def render_markdown(report: Report) -> str:
     """Return the report as GitHub Markdown."""
     title, _, rest = report.heading.partition("\n")
-    blocks = [f"### {_escaped(title)}", *([_escaped(rest)] if rest else [])]
+    blocks = [f"### {escaped_markdown(title)}", *([escaped_markdown(rest)] if rest else [])]
     for section in report.sections:
         if section.shown is Shown.NOT:
             continue
-        body = _markdown_table(section) if isinstance(section, Table) else _markdown_facts(section)
-        blocks += [f"**{section.title}**", body]
+        found = grid(section)
+        body = escaped_markdown(found) if isinstance(found, str) else _markdown_rows(found)
+        blocks += [f"**{escaped_markdown(section.title)}**", body]
     if report.verdict is not None:
-        blocks.append(f"**{_escaped(report.verdict.text)}**")
-    blocks += [f"_{_escaped(note)}_" for note in report.notes]
+        blocks.append(f"**{escaped_markdown(report.verdict.text)}**")
+    blocks += [f"_{escaped_markdown(note)}_" for note in report.notes]
     return "\n\n".join(blocks) + "\n"
 
 
-def _markdown_table(table: Table) -> str:
-    columns = table.shown_columns()
-    heads = [_escaped(column_head(table, column)) for column in columns]
-    return _markdown_rows(heads, [list(row) for row in shown_rows(table, columns)])
+def _markdown_rows(found: Grid) -> str:
+    rule = ["---" if words else "---:" for words in found.words]
+    heads, *rows = ([escaped_markdown(text) for text in row] for row in (found.heads, *found.rows))
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, rule, *rows))
 
 
-def _markdown_facts(facts: Facts) -> str:
-    if facts.shown is Shown.BUDGET:
-        whole = facts.quantities[-1].number
-        rows = [[q.label, cell(q), share(q.number, whole)] for q in facts.quantities]
-        return _markdown_rows(["", "GiB", "share"], rows)
-    if facts.shown is Shown.SENTENCE:
-        return _escaped(sentence(facts.quantities))
-    return _markdown_rows(["figure", "value"], [[q.label or q.name, exact(q)] for q in facts.quantities])
-
-
-def _markdown_rows(heads: list[str], rows: list[list[str]]) -> str:
-    rule = ["---", *("---:" for _ in heads[1:])]
-    lines = [heads, rule, *([_escaped(text) for text in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def escaped_markdown(text: str) -> str:
+    """Return a text on one line that GitHub shows as it is: no tag, link, emphasis or cell begins in it."""
+    return _MARKUP.sub(lambda found: f"\\{found[0]}", text.replace("\n", " "))

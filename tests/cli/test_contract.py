@@ -101,10 +101,11 @@ def test_interrupted(bug, command):
 
 def leaves(group, path=()):
     for name, found in group.commands.items():
+        words = (*path, *name.split())
         if hasattr(found, "commands"):
-            yield from leaves(found, (*path, name))
+            yield from leaves(found, words)
         else:
-            yield pytest.param((*path, name), found, id=" ".join((*path, name)))
+            yield pytest.param(words, found, id=" ".join(words))
 
 
 @pytest.mark.parametrize(("path", "leaf"), list(leaves(typer.main.get_command(app))))
