@@ -1,0 +1,1 @@
+"""Released weights and tokenizers, read from disk."""
