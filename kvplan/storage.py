@@ -454,7 +454,7 @@ class KvFormat:
     multiplied_in: tuple[str, ...] = SIXTEEN_BIT
 
 
-_KIVI = "KIVI (arXiv 2402.02750): keys per channel over 64 tokens, values as int8 or int4 per token and head"
+_KIVI = "KIVI (arXiv 2402.02750): keys per channel over 64 tokens, values per token and head, as plain integers"
 KV_FORMATS: tuple[KvFormat, ...] = (
     KvFormat("bf16", 16, 0, _IEEE),
     KvFormat("fp16", 16, 0, _IEEE),
@@ -470,8 +470,10 @@ KV_FORMATS: tuple[KvFormat, ...] = (
         "int8", 8, 2, "kvplan: symmetric, one float16 scale per token and head (vLLM: float32, 2 bytes more)"
     ),
     KvFormat("int4", 4, 4, "kvplan: packed two to a byte, float16 scale and minimum per token and head"),
+    KvFormat("int2", 2, 4, "kvplan: packed four to a byte, float16 scale and minimum per token and head"),
     KvFormat("int8-kivi", 8, 2, _KIVI, key_group_tokens=64),
     KvFormat("int4-kivi", 4, 4, _KIVI, key_group_tokens=64),
+    KvFormat("int2-kivi", 2, 4, _KIVI, key_group_tokens=64),
 )
 
 

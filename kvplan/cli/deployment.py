@@ -42,8 +42,8 @@ Kv = Annotated[
     typer.Option(
         "--kv",
         metavar="FORMAT",
-        help="Storage of keys and values: bf16, fp16, fp32, fp8, int8, int4, int8-kivi, int4-kivi. "
-        "If absent, what the released files ask for, else the model's dtype.",
+        help="Storage of keys and values: bf16, fp16, fp32, fp8, int8, int4, int2, int8-kivi, int4-kivi, "
+        "int2-kivi. If absent, what the released files ask for, else the model's dtype.",
     ),
 ]
 LatentCache = Annotated[

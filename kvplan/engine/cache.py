@@ -148,6 +148,21 @@ class Cache:
         if self._paged is not None:
             del found.keys[len(found.tokens) // self._paged.block_tokens :]
 
+    def pass_through(self, sequence: int, kv: KvFormat) -> None:
+        """Replace what a float32 cache keeps of a sequence's tokens by what a format would give back of it.
+
+        As if the tokens had been read in full precision and their cache compressed afterwards; states stay.
+
+        Raises:
+            UsageError: this cache is not float32, the format cannot store its vectors, there is no such
+                sequence, or a step was not finished.
+        """
+        if self._kv.name != "fp32":
+            raise UsageError(f"what passes through {kv.name} must be kept in fp32, not in {self._kv.name}")
+        found = self._sequences.at_rest(sequence)
+        for layer in self._token_layers:
+            layer.pass_through(found, kv)
+
     # ------------------------------------------------------------------ steps
 
     def begin(self, batch: Sequence[tuple[int, Tokens]], *, decode: bool = False) -> Step:

@@ -5,7 +5,7 @@ every plane of a tile is contiguous and comes back in a few whole-array passes. 
 move bits, what results differs from the number in a way that is linear, and put right outside the tile:
 
 - ``power``: the float32 number is ``2^power`` too small (exponent bias of a smaller float);
-- ``excess``: the first plane is too large by ``excess`` times the second (nibbles cast unmasked).
+- ``excess``: each plane is too large by ``excess`` times the next (words cast unmasked).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Codec:
         pack: from values (..., dim) to words (..., dim / planes).
         expand: from words (...) to expanded numbers (planes, ...), written to its second argument.
         power: expanded numbers are ``2^power`` too small.
-        excess: how many times the second plane is in the first.
+        excess: how many times each plane but the last has the next one in it.
     """
 
     dtype: type[np.generic]
@@ -55,7 +55,7 @@ class Codec:
         out = np.empty((self.planes, *words.shape), np.float32)
         self.expand(words, out)
         if self.excess:
-            out[0] -= np.float32(self.excess) * out[1]
+            out[:-1] -= np.float32(self.excess) * out[1:]
         if self.power:
             out *= np.float32(2.0**self.power)
         return np.concatenate(out, axis=-1)
@@ -126,18 +126,25 @@ def _copy(words: Words, out: F32) -> None:
     np.copyto(out[0], words)
 
 
-def _pack_nibbles(values: F32) -> Words:
-    codes = values.astype(np.uint8)
-    half = codes.shape[-1] // 2
-    return codes[..., :half] | codes[..., half:] << np.uint8(4)
+def _in_bytes(bits: int) -> Codec:
+    """Return the codec of whole numbers of so many bits, as many to a byte as there is room for."""
+    planes = 8 // bits
 
+    def pack(values: F32) -> Words:
+        codes = values.astype(np.uint8).reshape(*values.shape[:-1], planes, -1)
+        shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+        words: NDArray[np.uint8] = np.bitwise_or.reduce(codes << shifts, axis=-2)
+        return words
 
-def _expand_nibbles(words: Words, out: F32) -> None:
-    # The first plane is the work area of the second.
-    high = out[0].reshape(-1).view(np.uint8)[: words.size].reshape(words.shape)
-    np.right_shift(words, np.uint8(4), out=high)
-    np.copyto(out[1], high)
-    np.copyto(out[0], words)
+    def expand(words: Words, out: F32) -> None:
+        # The first plane is the work area of the others.
+        shifted = out[0].reshape(-1).view(np.uint8)[: words.size].reshape(words.shape)
+        for plane in range(1, planes):
+            np.right_shift(words, np.uint8(bits * plane), out=shifted)
+            np.copyto(out[plane], shifted)
+        np.copyto(out[0], words)
+
+    return Codec(np.uint8, planes, pack, expand, excess=1 << bits)
 
 
 FLOAT32 = Codec(np.float32, 1, lambda values: values, _copy)
@@ -145,4 +152,5 @@ BFLOAT16 = Codec(np.uint32, 2, _pack_bfloat16, _expand_bfloat16)
 FLOAT16 = Codec(np.int16, 1, float16_bits, _expand_float16, power=112)
 FLOAT8 = Codec(np.int8, 1, float8_bits, _expand_float8, power=120)
 INT8 = Codec(np.int8, 1, lambda values: values.astype(np.int8), _copy)
-INT4 = Codec(np.uint8, 2, _pack_nibbles, _expand_nibbles, excess=16)
+INT4 = _in_bytes(4)
+INT2 = _in_bytes(2)

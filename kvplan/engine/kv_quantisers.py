@@ -17,6 +17,7 @@ Bits: TypeAlias = NDArray[np.int16]
 
 INT8_STEPS = np.float32(127)
 INT4_STEPS = np.float32(15)
+INT2_STEPS = np.float32(3)
 
 
 def decode_float16(bits: Bits) -> F32:
@@ -54,12 +55,12 @@ def quantise_symmetric(values: F32) -> tuple[F32, Bits]:
     return _codes(values, bits, -INT8_STEPS, INT8_STEPS), bits
 
 
-def quantise_asymmetric(values: F32) -> tuple[F32, Bits, Bits]:
-    """Return codes 0..15, and scale and minimum codes (...): value = code x scale + minimum."""
+def quantise_asymmetric(values: F32, steps: np.float32) -> tuple[F32, Bits, Bits]:
+    """Return codes 0..steps, and scale and minimum codes (...): value = code x scale + minimum."""
     minimum_bits = minimum_at_most(values.min(axis=-1))
     shifted = values - decode_float16(minimum_bits)[..., None]
-    bits = scale_at_least(shifted.max(axis=-1) / INT4_STEPS)
-    return _codes(shifted, bits, np.float32(0), INT4_STEPS), bits, minimum_bits
+    bits = scale_at_least(shifted.max(axis=-1) / steps)
+    return _codes(shifted, bits, np.float32(0), steps), bits, minimum_bits
 
 
 def _codes(values: F32, scale_bits: Bits, lowest: np.float32, highest: np.float32) -> F32:

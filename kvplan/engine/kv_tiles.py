@@ -50,7 +50,7 @@ class KVTiles:
         hot_slot_nbytes: bytes of one hot slot; 0 where there are none.
 
     Raises:
-        UsageError: where a format that packs two numbers meets an odd number of channels, or one that
+        UsageError: where a format that packs several numbers meets heads it cannot pack, or one that
             scales keys by groups meets blocks that are not whole groups.
     """
 
@@ -308,7 +308,7 @@ def _check_sizes(k_dim: int, v_dim: int, block_tokens: int, kv: KvFormat) -> Non
     planes = value_format(kv).codec.planes
     for dim in (k_dim, v_dim):
         if dim % planes:
-            raise UsageError(f"{kv.name} packs two numbers; a head of {dim} has an odd one")
+            raise UsageError(f"{kv.name} packs {planes} numbers; a head of {dim} is no multiple of that")
     group = kv.key_group_tokens
     if group and block_tokens % group:
         raise UsageError(

@@ -19,6 +19,7 @@ from kvplan.engine.arrays import Arrays, Blocks
 from kvplan.engine.cached_sequences import CachedSequence
 from kvplan.engine.hot_groups import HotGroups
 from kvplan.engine.kv_tiles import KVTiles
+from kvplan.engine.round_trip import round_trip, round_trip_rows
 from kvplan.engine.row_tiles import RowTiles
 from kvplan.engine.scratch import Scratch
 from kvplan.engine.state_store import StateStore
@@ -147,6 +148,19 @@ class TokenLayer:
             return
         blocks, offsets = self.group.destination(sequence.id, np.array([first]))
         tiles.reopen(int(blocks[0]), int(offsets[0]) // tiles.tile_tokens, sequence.slot)
+
+    def pass_through(self, sequence: CachedSequence, kv: KvFormat) -> None:
+        """Replace what is in view of a sequence, stored as float32, by what another format gives back."""
+        store, table = self.store, self.group.tables[sequence.id]
+        for span in self.group.placed.spans(len(sequence.tokens)):
+            block, offsets = np.divmod(np.arange(span.start, span.stop), store.block_tokens)
+            held = table.physical(span.blocks)
+            if isinstance(store, RowTiles):
+                rows = [vectors[span.start :] for vectors in store.rows(held, span.stop)]
+                store.write(held[block], offsets, round_trip_rows(rows, kv))
+            else:
+                found = round_trip(*store.read(held[block], offsets), kv)
+                store.write(held[block], offsets, *found)
 
     def dump(self, blocks: Blocks, slot: int) -> Arrays:
         """Return copies of what is kept in these blocks and this slot."""

@@ -30,7 +30,7 @@ class RowArena:
             raise UsageError(f"KV format {kv.name} packs {codec.planes} elements: {dim} cannot be packed")
         self._words = np.zeros((blocks, block_tokens, dim // codec.planes), codec.dtype)
         self._scales = self._plane(blocks, block_tokens, self._format.scaled)
-        self._minima = self._plane(blocks, block_tokens, self._format.shifted)
+        self._minima = self._plane(blocks, block_tokens, self._format.steps is not None)
 
     @staticmethod
     def _plane(blocks: int, block_tokens: int, there: bool) -> Bits:

@@ -12,6 +12,7 @@ from kvplan.engine.choices import Choices, EarlierChoices
 from kvplan.engine.counter import Counter
 from kvplan.engine.kv_tiles import KVTiles, View
 from kvplan.engine.placement import Span
+from kvplan.engine.round_trip import round_trip_rows
 from kvplan.engine.row_tiles import RowTiles
 from kvplan.engine.state_store import StateStore
 from kvplan.engine.tile_batch import Reading
@@ -180,9 +181,7 @@ class Step:
 
     def as_stored(self, rows: Float) -> Float:
         """Return vectors ``(n, dim)`` as they are read again once they are stored."""
-        tiles = RowTiles((rows.shape[1],), 1, len(rows), self._kv)
-        tiles.write(np.zeros(len(rows), np.int64), np.arange(len(rows)), (rows,))
-        return tiles.rows(np.zeros(1, np.int64), len(rows))[0]
+        return round_trip_rows((rows,), self._kv)[0]
 
     def read_rows(self, place: int, index: int, counter: Counter) -> tuple[Float, ...]:
         """Return all vectors of a sequence that keeps every token, ``(tokens, dim)`` each, read once."""

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from kvplan.engine import kv_codecs
 from kvplan.engine.kv_codecs import F32, Codec, Words
-from kvplan.engine.kv_quantisers import Bits, quantise_asymmetric, quantise_symmetric
+from kvplan.engine.kv_quantisers import (
+    INT2_STEPS,
+    INT4_STEPS,
+    Bits,
+    quantise_asymmetric,
+    quantise_symmetric,
+)
 from kvplan.storage import KvFormat
 
 
@@ -16,14 +24,14 @@ class TileFormat:
 
     Args:
         codec: the number format of the elements.
-        scaled: elements are codes of a quantiser, beside a float16 scale for each vector,
-        shifted: and a float16 minimum.
+        scaled: elements are codes of a quantiser, beside a float16 scale for each vector.
+        steps: the largest code, where codes count up from a float16 minimum beside the scale; else absent.
         grouped: scales and minima are for each channel of a tile's tokens instead (KIVI, arXiv 2402.02750).
     """
 
     codec: Codec
     scaled: bool = False
-    shifted: bool = False
+    steps: np.float32 | None = None
     grouped: bool = False
 
     def encode(self, vectors: F32) -> tuple[Words, Bits | None, Bits | None]:
@@ -35,8 +43,8 @@ class TileFormat:
             return self.codec.pack(vectors), None, None
         along = vectors.transpose(1, 2, 0) if self.grouped else vectors
         minima = None
-        if self.shifted:
-            codes, scales, minima = quantise_asymmetric(along)
+        if self.steps is not None:
+            codes, scales, minima = quantise_asymmetric(along, self.steps)
         else:
             codes, scales = quantise_symmetric(along)
         words = self.codec.pack(codes.transpose(2, 0, 1) if self.grouped else codes)
@@ -57,7 +65,9 @@ def value_format(kv: KvFormat) -> TileFormat:
         case "int8":
             return TileFormat(kv_codecs.INT8, scaled=True)
         case "int4":
-            return TileFormat(kv_codecs.INT4, scaled=True, shifted=True)
+            return TileFormat(kv_codecs.INT4, scaled=True, steps=INT4_STEPS)
+        case "int2":
+            return TileFormat(kv_codecs.INT2, scaled=True, steps=INT2_STEPS)
     raise ValueError(f"the engine stores no format named {kv.name!r}")
 
 

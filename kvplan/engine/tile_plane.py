@@ -126,7 +126,7 @@ class TilePlane:
         self._words = np.zeros((tiles, heads, *order), format.codec.dtype)
         scales = (tiles, heads, dim if format.grouped else tokens)
         self._scales = np.zeros(scales, np.int16) if format.scaled else None
-        self._minima = np.zeros(scales, np.int16) if format.shifted else None
+        self._minima = np.zeros(scales, np.int16) if format.steps is not None else None
         # Axes (tiles, tokens, heads, columns, width), whatever the storage order.
         axes = (0, 4, 1, 2, 3) if by_channel else (0, 3, 1, 2, 4)
         self._by_token = self._words.transpose(axes)

@@ -76,10 +76,10 @@ def _of_tiles(rows: F32, tiles: slice) -> F32:
 
 
 def fold_excess(rows: F32, codec: Codec) -> None:
-    """Take what the first plane of keys has too much off rows (..., dim), on the side of the second plane."""
+    """Take what each plane of keys has too much off rows (..., dim), on the side of the next plane."""
     if codec.excess:
-        half = rows.shape[-1] // 2
-        rows[..., half:] -= np.float32(codec.excess) * rows[..., :half]
+        width = rows.shape[-1] // codec.planes
+        rows[..., width:] -= np.float32(codec.excess) * rows[..., :-width]
 
 
 def tiles_first(scores: F32, tiles: int) -> F32:
@@ -140,7 +140,7 @@ def _score_expanded(rows: F32, keys: F32, scores: F32, scratch: Scratch) -> None
     parts = scratch.take("plane scores", planes, *scores.shape)
     for plane in range(planes):
         np.matmul(rows[..., plane * width : (plane + 1) * width], keys[plane], out=parts[plane])
-    np.add(parts[0], parts[1], out=scores)
+    np.add.reduce(parts, axis=0, out=scores)
 
 
 def finish_scores(
@@ -203,8 +203,8 @@ def sum_values(
         in_memory *= np.ascontiguousarray(scales.transpose(axes))
     sums = _sum_expanded(values, runs, head, weights, members, scratch)
     if codec.excess:
-        half = values.dim // 2
-        sums[..., :half] -= np.float32(codec.excess) * sums[..., half:]
+        width = values.dim // codec.planes
+        sums[..., :-width] -= np.float32(codec.excess) * sums[..., width:]
     if codec.power:
         sums *= np.float32(2.0**codec.power)
     return sums if shift is None else np.add(sums, shift, out=sums)

@@ -195,13 +195,15 @@ CACHE_STAND_INS: tuple[StandIn, ...] = (
     StandIn("fp8", ("bf16",), "without an FP8 rate it is unpacked to 16 bits"),
     StandIn("int8", ("fp8", "bf16"), "a byte an element, unpacked on the way in"),
     StandIn("int4", ("fp8", "bf16"), "packed, unpacked on the way in"),
+    StandIn("int2", ("fp8", "bf16"), "packed, unpacked on the way in"),
     StandIn("int8-kivi", ("fp8", "bf16"), "a byte an element, unpacked on the way in"),
     StandIn("int4-kivi", ("fp8", "bf16"), "packed, unpacked on the way in"),
+    StandIn("int2-kivi", ("fp8", "bf16"), "packed, unpacked on the way in"),
 )
 
 
 # Caches that are unpacked on the way in, as one of FP8 is, and were not measured.
-PACKED_CACHES = ("int8", "int4", "int8-kivi", "int4-kivi")
+PACKED_CACHES = ("int8", "int4", "int2", "int8-kivi", "int4-kivi", "int2-kivi")
 
 
 def kernel_fit(

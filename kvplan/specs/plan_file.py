@@ -180,7 +180,8 @@ class DeploymentText(BaseModel):
         ep: expert parallel ranks: 1, or all GPUs of a stage share experts.
         cp: context parallel ranks that share the tokens of a request.
         weights: storage of weights: bf16, fp8, int4, q4_k... As released if absent.
-        kv: storage of keys and values: bf16, fp16, fp32, fp8, int8, int4, int8-kivi, int4-kivi.
+        kv: storage of keys and values: bf16, fp16, fp32, fp8, int8, int4, int2, int8-kivi, int4-kivi,
+            int2-kivi.
         state: storage of states and index keys: transformers, vllm, vllm-fp32, sglang.
         latent_cache: what is cached of latent attention: latent, or expanded to every head's key and value.
         mtp: hold the layers that predict further tokens, to draft with.

@@ -16,7 +16,7 @@ from kvplan.storage import KV_FORMATS, kv_format
 FORMATS = [kv.name for kv in KV_FORMATS]
 PLAIN = [kv.name for kv in KV_FORMATS if not kv.key_group_tokens]
 # Nibbles are cast with their neighbours and put right after the product, at 16 times the rounding error.
-TOLERANCE = dict.fromkeys(FORMATS, 1e-5) | {"int4": 2e-4, "int4-kivi": 2e-4}
+TOLERANCE = dict.fromkeys(FORMATS, 1e-5) | dict.fromkeys(("int4", "int4-kivi", "int2", "int2-kivi"), 2e-4)
 # (query heads, kv heads, key channels, value channels): MHA, GQA and MQA of every usual width.
 HEADS = [(4, 4, 64, 64), (8, 2, 128, 128), (8, 1, 80, 80), (6, 2, 96, 64), (2, 1, 256, 256), (5, 5, 32, 128)]
 EVERYTHING = Visibility()
@@ -406,6 +406,8 @@ def output_error(name, outliers):
         ("int4", 6e-2, 3e-1),
         ("int8-kivi", 4e-3, 2e-2),
         ("int4-kivi", 6e-2, 3e-1),
+        ("int2", 3e-1, 1.5),
+        ("int2-kivi", 3e-1, 1.5),
     ],
 )
 def test_error_on_gaussian_keys(name, low, high):
@@ -445,7 +447,9 @@ def largest_error(name, exact, by_channel):
     groups = exact.reshape(4, 64, *exact.shape[1:]) if by_channel else exact
     axis = 1 if by_channel else 2
     low, high = groups.min(axis=axis, keepdims=True), groups.max(axis=axis, keepdims=True)
-    half = np.maximum(-low, high) / 254 if name == "int8" else (high - low + np.abs(low) * 2.0**-10) / 30
+    steps = {"int8": 254, "int4": 15, "int2": 3}[name]
+    spread = np.maximum(-low, high) * 2 if name == "int8" else high - low + np.abs(low) * 2.0**-10
+    half = spread / (2 * steps)
     # A float16 scale is rounded up, and keys by group are rounded to float16 first.
     half = np.broadcast_to(half * (1 + 2.0**-10), groups.shape).reshape(exact.shape)
     return half + np.abs(exact) * 2.0**-11 + 2.0**-23 * np.abs(exact).max()

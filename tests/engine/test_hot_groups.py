@@ -27,7 +27,7 @@ def grouped_keys(name, keys):
     low = rounded.min(axis=0)
     if name == "int8-kivi":
         return np.abs(rounded).max(axis=0) / 127 / 2, rounded
-    return (rounded.max(axis=0) - low) / 15 / 2, rounded
+    return (rounded.max(axis=0) - low) / {"int4-kivi": 15, "int2-kivi": 3}[name] / 2, rounded
 
 
 @pytest.mark.parametrize("name", GROUPED)

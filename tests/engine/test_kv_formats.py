@@ -59,6 +59,12 @@ def test_int4_bytes_hold_channel_d_below_and_d_plus_half_above():
     assert kv_codecs.INT4.pack(np.array([1, 2, 15, 0], np.float32)).tolist() == [0xF1, 0x02]
 
 
+def test_int2_bytes_hold_each_quarter_of_the_channels_two_bits_higher():
+    values = np.array([1, 2, 3, 0, 2, 1, 0, 3], np.float32)
+    # Byte 0 has channels 0, 2, 4 and 6: 1, 3, 2, 0, the first lowest; byte 1 has 2, 0, 1, 3.
+    assert kv_codecs.INT2.pack(values).tolist() == [0b00_10_11_01, 0b11_01_00_10]
+
+
 def numbers_to_round(name):
     """Random float32 numbers of every size, halfway cases and their neighbours, subnormals, limits."""
     rng = np.random.default_rng(7)
@@ -107,9 +113,10 @@ def test_float32_is_stored_as_it_is():
     assert np.array_equal(bits(through(kv_codecs.FLOAT32, values)), bits(values))
 
 
-@pytest.mark.parametrize("codec", [kv_codecs.INT8, kv_codecs.INT4], ids=["int8", "int4"])
-def test_every_integer_code_comes_back(codec):
-    codes = np.arange(-127, 128) if codec is kv_codecs.INT8 else np.arange(256) % 16
+@pytest.mark.parametrize("name", ["INT8", "INT4", "INT2"])
+def test_every_integer_code_comes_back(name):
+    codec = getattr(kv_codecs, name)
+    codes = {"INT8": np.arange(-127, 128), "INT4": np.arange(256) % 16, "INT2": np.arange(256) // 3 % 4}[name]
     assert through(codec, codes).tolist() == codes.tolist()
 
 
@@ -164,16 +171,17 @@ def test_int8_error_is_half_a_step(kind):
     assert (np.abs(codes * scales[:, None] - values) <= scales[:, None] / 2 * (1 + 1e-6)).all()
 
 
+@pytest.mark.parametrize("largest", [15, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_int4_error_is_half_a_step(kind):
+def test_error_above_a_minimum_is_half_a_step(kind, largest):
     values = vectors(kind).astype(np.float64)
-    codes, scale_bits, minimum_bits = quantise_asymmetric(values.astype(np.float32))
+    codes, scale_bits, minimum_bits = quantise_asymmetric(values.astype(np.float32), np.float32(largest))
     scales = decode_float16(scale_bits).astype(np.float64)
     minima = decode_float16(minimum_bits).astype(np.float64)
     spread = values.max(axis=1) - values.min(axis=1) + np.abs(values.min(axis=1)) * 2**-10 + GRAIN
     assert codes.min() >= 0
-    assert codes.max() <= 15
-    assert (scales <= spread / 15 * (1 + 2**-10) + GRAIN).all()
+    assert codes.max() <= largest
+    assert (scales <= spread / largest * (1 + 2**-10) + GRAIN).all()
     restored = codes * scales[:, None] + minima[:, None]
     rounding = np.abs(values).max() * 2**-23
     assert (np.abs(restored - values) <= scales[:, None] / 2 * (1 + 1e-6) + rounding).all()
@@ -184,7 +192,7 @@ def test_numbers_past_float16_saturate_in_integer_caches():
     codes, scale_bits = quantise_symmetric(values)
     assert codes.tolist() == [[-127, 127, 0, 0]]
     assert decode_float16(scale_bits).tolist() == [65_504]
-    codes, scale_bits, minimum_bits = quantise_asymmetric(values)
+    codes, scale_bits, minimum_bits = quantise_asymmetric(values, np.float32(15))
     assert codes.tolist() == [[0, 15, 1, 1]]
     assert (decode_float16(scale_bits).tolist(), decode_float16(minimum_bits).tolist()) == (
         [65_504],

@@ -16,10 +16,18 @@ SHAPES = [
     (3, 80, 96, 7),
     (2, 256, 64, 128),
     (2, 32, 96, 96),
-    (1, 8, 6, 100),
+    (1, 8, 12, 100),
 ]
 # Error of a stored Gaussian number, at most: half a unit in the last place below 8, half a step of a scale.
-LARGEST_ERROR = {"fp32": 0, "bf16": 2**-6, "fp16": 2**-9, "fp8": 2**-2, "int8": 6 / 254, "int4": 11 / 30}
+LARGEST_ERROR = {
+    "fp32": 0,
+    "bf16": 2**-6,
+    "fp16": 2**-9,
+    "fp8": 2**-2,
+    "int8": 6 / 254,
+    "int4": 11 / 30,
+    "int2": 11 / 6,
+}
 
 
 def normal(*shape, seed=0):
@@ -86,7 +94,7 @@ def test_a_token_takes_the_bytes_its_format_names(name, shape):
     assert (tiles.group_nbytes, tiles.hot_slot_nbytes) == (0, 0)
 
 
-@pytest.mark.parametrize(("name", "group"), [("int8-kivi", 2), ("int4-kivi", 4)])
+@pytest.mark.parametrize(("name", "group"), [("int8-kivi", 2), ("int4-kivi", 4), ("int2-kivi", 4)])
 def test_grouped_keys_take_scales_for_each_channel_of_64_tokens(name, group):
     tiles = KVTiles(3, 80, 96, 5, 128, kv_format(name), sequences=2)
     bits = kv_format(name).bits
@@ -184,10 +192,12 @@ def test_keys_of_another_number_format_are_refused(filled_tiles):
         tiles.write(integers(0), integers(0), keys[:1].astype(np.float64), values[:1])
 
 
-@pytest.mark.parametrize("name", ["bf16", "int4", "int4-kivi"])
-def test_formats_that_pack_two_numbers_refuse_an_odd_head(name):
-    for k_dim, v_dim in ((7, 8), (8, 7)):
-        with pytest.raises(UsageError, match="a head of 7 has an odd one"):
+@pytest.mark.parametrize(
+    ("name", "count", "dim"), [("bf16", 2, 7), ("int4", 2, 7), ("int4-kivi", 2, 7), ("int2", 4, 6)]
+)
+def test_formats_that_pack_several_numbers_refuse_heads_they_cannot_pack(name, count, dim):
+    for k_dim, v_dim in ((dim, 8), (8, dim)):
+        with pytest.raises(UsageError, match=f"packs {count} numbers; a head of {dim} is no multiple"):
             KVTiles(1, k_dim, v_dim, 1, 64, kv_format(name))
 
 
