@@ -44,7 +44,7 @@ CHAPTERS = {
     "Memory of a GPU": (
         "plan.memory",
         "plan.weights",
-        "storage",
+        "storage.weight_formats",
         "plan.activation",
         "plan.overhead",
         "plan.capacity_report",

@@ -1,47 +1,26 @@
-"""Storage formats: how many bytes an array of weights or a cached vector really takes.
+"""Storage formats of weights, with the scales and zero points that belong to them.
 
-Scales and zero points are part of a format, so they are part of every byte count here. Which tensors
-a weight format leaves alone is data too: a format names the roles it applies to, and every other
-tensor keeps the model's own dtype.
+Which tensors a format leaves alone is data too: it names the roles it applies to, and every other tensor
+keeps the model's own dtype.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from enum import Enum
-from typing import Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import TypeAlias
 
-from kvplan.errors import UsageError, unknown
 from kvplan.formula import formula
+from kvplan.storage.find import find
+from kvplan.storage.number_formats import (
+    EIGHT_BIT_FLOAT,
+    EIGHT_BIT_INTEGER,
+    FOUR_BIT_FLOAT,
+    IEEE,
+    SINGLE,
+    SIXTEEN_BIT,
+)
+from kvplan.storage.tensor_role import EVERY_MATRIX, EXPERTS_ONLY, LINEAR, NOTHING, TensorRole
 from kvplan.units import Count, Unit, ceil_div
-
-
-class TensorRole(Enum):
-    """What a weight tensor is for; formats choose by it."""
-
-    EMBEDDING = "embedding"
-    POSITIONS = "position embedding"
-    HEAD = "lm_head"
-    ATTENTION = "attention matrix"
-    MLP = "mlp matrix"
-    EXPERT = "expert matrix"
-    ROUTER = "router"
-    NORM = "norm"
-    BIAS = "bias"
-    STATE = "recurrence parameter"
-    TOWER = "vision or audio tower"
-
-
-LINEAR = frozenset({TensorRole.ATTENTION, TensorRole.MLP, TensorRole.EXPERT})
-EXPERTS_ONLY = frozenset({TensorRole.EXPERT})
-NOTHING: frozenset[TensorRole] = frozenset()
-# Number formats of products; a model in bf16 runs in fp16 where a device has no bf16 unit.
-SIXTEEN_BIT = ("bf16", "fp16")
-EIGHT_BIT_FLOAT = ("fp8", *SIXTEEN_BIT)
-EIGHT_BIT_INTEGER = ("int8", *SIXTEEN_BIT)
-FOUR_BIT_FLOAT = ("fp4", *EIGHT_BIT_FLOAT)
-SINGLE = ("tf32", "fp32")
-EVERY_MATRIX = LINEAR | {TensorRole.EMBEDDING, TensorRole.HEAD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +159,6 @@ def _grouped(
     )
 
 
-_IEEE = "bits of the number format (IEEE 754, bfloat16)"
 _AWQ = "AWQ GEMM layout: float16 scale and packed int4 zero per group"
 _GPTQ = "GPTQ layout: float16 scale, packed zero, int32 g_idx per column, whatever sym and desc_act say"
 _PACKED = "compressed-tensors pack-quantized: 16-bit scale per group, two int64 of weight_shape"
@@ -189,9 +167,9 @@ _ACTORDER = f"{_PACKED}, int32 weight_g_idx per column (actorder group)"
 _ZEROS = f"{_PACKED}, packed int4 zero"
 _DOUBLE = "bitsandbytes with double quantisation: uint8 absmax per 64, float32 for 256 of them, and an offset"
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = (
-    WeightFormat("bf16", 16, NOTHING, _IEEE, others="bf16"),
-    WeightFormat("fp16", 16, NOTHING, _IEEE, others="fp16"),
-    WeightFormat("fp32", 32, NOTHING, _IEEE, others="fp32", multiplied_in=SINGLE),
+    WeightFormat("bf16", 16, NOTHING, IEEE, others="bf16"),
+    WeightFormat("fp16", 16, NOTHING, IEEE, others="fp16"),
+    WeightFormat("fp32", 32, NOTHING, IEEE, others="fp32", multiplied_in=SINGLE),
     WeightFormat(
         "fp8",
         8,
@@ -428,205 +406,7 @@ class AsReleased:
 
 WeightStorage: TypeAlias = WeightFormat | AsReleased
 
-DTYPE_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
-TORCH_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-
-
-@dataclass(frozen=True, slots=True)
-class KvFormat:
-    """How one cached vector (a head's key or value, a latent) is stored.
-
-    Args:
-        name: what ``--kv`` takes.
-        bits: bits per element.
-        scale_bytes: the scale and zero point kept beside each vector.
-        source: where the layout is defined.
-        key_group_tokens: keys have their ``scale_bytes`` beside each channel of so many tokens instead, and
-            the last group is kept in float16 until it is full; 0 means beside each vector, as values.
-        multiplied_in: number formats attention over it may run in; a device takes the one it is fastest in.
-    """
-
-    name: str
-    bits: int
-    scale_bytes: int
-    source: str
-    key_group_tokens: int = 0
-    multiplied_in: tuple[str, ...] = SIXTEEN_BIT
-
-
-_KIVI = "KIVI (arXiv 2402.02750): keys per channel over 64 tokens, values per token and head, as plain integers"
-KV_FORMATS: tuple[KvFormat, ...] = (
-    KvFormat("bf16", 16, 0, _IEEE),
-    KvFormat("fp16", 16, 0, _IEEE),
-    KvFormat("fp32", 32, 0, _IEEE, multiplied_in=SINGLE),
-    KvFormat(
-        "fp8",
-        8,
-        0,
-        "vLLM kv_cache_dtype fp8: e4m3, one scale per tensor, none in the cache",
-        multiplied_in=EIGHT_BIT_FLOAT,
-    ),
-    KvFormat(
-        "int8", 8, 2, "kvplan: symmetric, one float16 scale per token and head (vLLM: float32, 2 bytes more)"
-    ),
-    KvFormat("int4", 4, 4, "kvplan: packed two to a byte, float16 scale and minimum per token and head"),
-    KvFormat("int2", 2, 4, "kvplan: packed four to a byte, float16 scale and minimum per token and head"),
-    KvFormat("int8-kivi", 8, 2, _KIVI, key_group_tokens=64),
-    KvFormat("int4-kivi", 4, 4, _KIVI, key_group_tokens=64),
-    KvFormat("int2-kivi", 2, 4, _KIVI, key_group_tokens=64),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class IndexFormat:
-    """How the key of an indexer is stored, whatever the KV format is.
-
-    Args:
-        bits: bits per element.
-        scale_elements: elements that share a scale.
-        scale_bytes: bytes of a scale.
-        source: where the layout is defined.
-    """
-
-    bits: int
-    scale_elements: int
-    scale_bytes: int
-    source: str
-
-
-_FP8_INDEX = IndexFormat(
-    8, 128, 4, "vLLM, deepseek_v2.py, DeepseekV32IndexerCache: e4m3 with a float32 scale per 128 elements"
-)
-_BF16_INDEX = IndexFormat(
-    16, 128, 0, "vLLM, minimax_m3/common/indexer.py, MiniMaxM3IndexerCache: bf16 unless it is told"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class StateLayout:
-    """How a runtime stores what the KV format leaves open: recurrent states, and keys of indexers.
-
-    Args:
-        name: what ``--state`` takes.
-        keeps_newest: convolutions keep their newest input where transformers does, though no step reads it.
-        recurrent: what running states are stored in; empty means the model's dtype, absent what transformers
-            takes for each kind.
-        source: where the layout is defined.
-        index_keys: what keys of indexers are stored in; absent where that is the KV format.
-        block_index_keys: the same of indexers that choose blocks.
-        lists_twice: a vector that is key and value is kept as both (transformers' caches list it so).
-        heeds_files: a dtype that the released files ask for comes before ``recurrent``.
-        speculates: states are kept behind guessed tokens too.
-        speculative_tokens: guessed tokens a step checks; states are kept so that any of them can be dropped.
-    """
-
-    name: str
-    keeps_newest: bool
-    recurrent: str | None
-    source: str
-    index_keys: IndexFormat | None = None
-    block_index_keys: IndexFormat | None = None
-    lists_twice: bool = False
-    heeds_files: bool = False
-    speculates: bool = False
-    speculative_tokens: int = 0
-
-    def speculating(self, tokens: int) -> StateLayout:
-        """Return the layout where each step checks so many guessed tokens.
-
-        Raises:
-            UsageError: the layout keeps nothing for them, or there are less than none.
-        """
-        if tokens < 0:
-            raise UsageError(f"{tokens} guessed tokens are less than none")
-        if tokens and not self.speculates:
-            message = f"what {self.name} keeps for guessed tokens is not modelled"
-            raise UsageError(message, hint="choose a vLLM layout with --state")
-        return replace(self, speculative_tokens=tokens)
-
-    def conv_columns(self, kernel: int, *, newest_kept: bool) -> int:
-        """Return how many inputs of a convolution are kept; ``newest_kept``: transformers keeps them all."""
-        return kernel if self.keeps_newest and newest_kept else kernel - 1
-
-    def recurrent_format(self, in_transformers: str, asked: str) -> str:
-        """Return what a running state is stored in; empty means the model's dtype.
-
-        Args:
-            in_transformers: what transformers takes.
-            asked: what the released files ask serving engines for; empty for nothing.
-        """
-        if self.recurrent is None:
-            return in_transformers
-        return asked if asked and self.heeds_files else self.recurrent
-
-
-STATE_LAYOUTS: tuple[StateLayout, ...] = (
-    StateLayout(
-        "transformers",
-        True,
-        None,
-        "transformers 5.23: all conv_kernel columns, float32 recurrent state",
-        lists_twice=True,
-    ),
-    StateLayout(
-        "vllm-fp32",
-        False,
-        "fp32",
-        "vLLM with mamba_ssm_cache_dtype float32: conv_kernel - 1 columns",
-        _FP8_INDEX,
-        _BF16_INDEX,
-        speculates=True,
-    ),
-    StateLayout(
-        "vllm",
-        False,
-        "",
-        "vLLM with mamba_ssm_cache_dtype auto: conv_kernel - 1 columns, the files' dtype or the model's",
-        _FP8_INDEX,
-        _BF16_INDEX,
-        heeds_files=True,
-        speculates=True,
-    ),
-    StateLayout(
-        "sglang",
-        False,
-        "fp32",
-        "SGLang, configs/mamba_utils.py: conv_kernel - 1 columns, the files' mamba_ssm_dtype or float32",
-        _FP8_INDEX,
-        _BF16_INDEX,
-        heeds_files=True,
-    ),
-)
-
-
-Format: TypeAlias = WeightFormat | KvFormat
-
-
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-_N = TypeVar("_N", bound=_Named)
-
-
-def _find(noun: str, name: str, known: tuple[_N, ...]) -> _N:
-    for candidate in known:
-        if candidate.name == name:
-            return candidate
-    raise unknown(noun, name, [candidate.name for candidate in known])
-
 
 def weight_format(name: str) -> WeightFormat:
     """Return the weight format of this name; raises UsageError for an unknown one."""
-    return _find("weight format", name, WEIGHT_FORMATS)
-
-
-def kv_format(name: str) -> KvFormat:
-    """Return the KV cache format of this name; raises UsageError for an unknown one."""
-    return _find("KV format", name, KV_FORMATS)
-
-
-def state_layout(name: str) -> StateLayout:
-    """Return the state layout of this name; raises UsageError for an unknown one."""
-    return _find("state layout", name, STATE_LAYOUTS)
+    return find("weight format", name, WEIGHT_FORMATS)
