@@ -29,7 +29,8 @@ def gpt2(config: Config, identity: Identity) -> Model:
     if config.flag("scale_attn_by_inverse_layer_idx", False):
         mixers = [replace(every, attention_multiplier=scale / (index + 1)) for index in range(depth)]
     mlp = _plain_mlp(config, hidden, Activation.GELU_TANH)
-    return _with_learned_positions(config, identity, [Layer(mixer, mlp) for mixer in mixers], hidden, 1024)
+    layers = [Layer(mixer, mlp) for mixer in mixers]
+    return _with_learned_positions(config, identity, layers, hidden, _positions(config))
 
 
 def gpt_bigcode(config: Config, identity: Identity) -> Model:
@@ -51,7 +52,7 @@ def gpt_bigcode(config: Config, identity: Identity) -> Model:
     config.harmless("max_batch_size", "pad_key_length", "pre_allocate_kv_cache", "n_ctx")
     layer = Layer(attention, _plain_mlp(config, hidden, Activation.GELU_TANH))
     layers = [layer] * config.depth("n_layer", "num_hidden_layers", default=12)
-    return _with_learned_positions(config, identity, layers, hidden, 1024)
+    return _with_learned_positions(config, identity, layers, hidden, _positions(config))
 
 
 def gpt_neo(config: Config, identity: Identity) -> Model:
@@ -74,19 +75,7 @@ def gpt_neo(config: Config, identity: Identity) -> Model:
     layers = [Layer(nearby if kind == "local" else everywhere, mlp) for kind in kinds]
     config.harmless("init_std")
     positions = config.integer("max_position_embeddings", default=2048)
-    return finished_model(
-        config,
-        identity,
-        layers,
-        tied=True,
-        norm=Norm.LAYER,
-        eps_key="layer_norm_epsilon",
-        eps=1e-5,
-        hidden_size=hidden,
-        vocab_size=config.integer("vocab_size", default=50_257),
-        max_position_embeddings=positions,
-        learned_positions=positions,
-    )
+    return _with_learned_positions(config, identity, layers, hidden, positions)
 
 
 def opt(config: Config, identity: Identity) -> Model:
@@ -134,15 +123,18 @@ def _heads(config: Config, default: int) -> int:
     return config.integer("n_head", "num_attention_heads", default=default)
 
 
+def _positions(config: Config) -> int:
+    return config.integer("n_positions", "max_position_embeddings", default=1024)
+
+
 def _plain_mlp(config: Config, hidden: int, default: Activation) -> MLP:
     act = activation(config, "activation_function", default)
     return MLP(config.integer("n_inner", default=4 * hidden), gated=False, mlp_bias=True, hidden_act=act)
 
 
 def _with_learned_positions(
-    config: Config, identity: Identity, layers: list[Layer], hidden: int, default: int
+    config: Config, identity: Identity, layers: list[Layer], hidden: int, positions: int
 ) -> Model:
-    positions = config.integer("n_positions", "max_position_embeddings", default=default)
     return finished_model(
         config,
         identity,
