@@ -14,6 +14,7 @@ from kvplan.engine.activations import activate, sigmoid, softplus
 from kvplan.engine.arrays import Float
 from kvplan.engine.causal_convolution import CausalConvolution
 from kvplan.engine.counter import Counter
+from kvplan.engine.described_weights import require_shapes
 from kvplan.engine.linear import Linear
 from kvplan.engine.norms import GatedRMSNorm, to_unit_length
 from kvplan.engine.recurrence import recur
@@ -71,9 +72,7 @@ class DeltaNetBlock:
     def __init__(
         self, arch: GatedDeltaNet, weights: Mapping[str, Float], hidden_size: int, eps: float
     ) -> None:
-        for weight in arch.weights(hidden_size):
-            if weights[weight.name].shape != weight.shape:
-                raise ValueError(f"{weight.name} must be {weight.shape}, not {weights[weight.name].shape}")
+        require_shapes(arch.weights(hidden_size), weights)
         self._arch = arch
         self._group = arch.linear_num_value_heads // arch.linear_num_key_heads
         self._qkvz = Linear(weights["linear_attn.in_proj_qkvz.weight"][self._qkvz_order()])

@@ -14,6 +14,7 @@ from kvplan.engine.activations import activate, softplus
 from kvplan.engine.arrays import Float
 from kvplan.engine.causal_convolution import CausalConvolution
 from kvplan.engine.counter import Counter
+from kvplan.engine.described_weights import require_shapes
 from kvplan.engine.linear import Linear
 from kvplan.engine.norms import RMSNorm, scale_to_unit
 from kvplan.engine.recurrence import recur
@@ -63,9 +64,7 @@ class MambaBlock:
     """
 
     def __init__(self, arch: Mamba, weights: Mapping[str, Float], hidden_size: int, eps: float) -> None:
-        for weight in arch.weights(hidden_size):
-            if weights[weight.name].shape != weight.shape:
-                raise ValueError(f"{weight.name} must be {weight.shape}, not {weights[weight.name].shape}")
+        require_shapes(arch.weights(hidden_size), weights)
         self._arch = arch
         self._in = Linear(weights["mamba.in_proj.weight"], weights.get("mamba.in_proj.bias"))
         self._convolution = CausalConvolution(
