@@ -7,12 +7,11 @@ from dataclasses import replace
 
 from kvplan.arch.activation import Activation
 from kvplan.arch.layer import Layer
-from kvplan.arch.mlp import MLP
 from kvplan.arch.model import Model
 from kvplan.arch.norm import Norm
 from kvplan.arch.rotary import RopeParameters, RopeType
 from kvplan.specs.config import Config
-from kvplan.specs.families.common import Families, Identity, activation, finished_model, windowed_layers
+from kvplan.specs.families.common import Families, Identity, finished_model, windowed_layers
 from kvplan.specs.families.rope import RopeDefaults
 from kvplan.specs.families.sizes import Sizes
 
@@ -130,12 +129,7 @@ def arcee(config: Config, identity: Identity) -> Model:
         max_position_embeddings=4096,
     ).read(config)
     bias = config.flag("attention_bias", False)
-    mlp = MLP(
-        sizes.intermediate_size,
-        gated=False,
-        mlp_bias=config.flag("mlp_bias", False),
-        hidden_act=activation(config, default=Activation.RELU_SQUARED),
-    )
+    mlp = sizes.plain_mlp(config, Activation.RELU_SQUARED, bias=False)
     layer = Layer(sizes.attention(config, qkv_bias=bias, out_bias=bias), mlp)
     return _model(config, identity, sizes, [layer] * sizes.num_hidden_layers, tied=False, eps=1e-5)
 
@@ -197,12 +191,7 @@ def jais2(config: Config, identity: Identity) -> Model:
         max_position_embeddings=8192,
     ).read(config)
     bias = config.flag("attention_bias", True)
-    mlp = MLP(
-        sizes.intermediate_size,
-        gated=False,
-        mlp_bias=config.flag("mlp_bias", True),
-        hidden_act=activation(config, default=Activation.RELU_SQUARED),
-    )
+    mlp = sizes.plain_mlp(config, Activation.RELU_SQUARED, bias=True)
     layers = [Layer(sizes.attention(config, qkv_bias=bias, out_bias=bias), mlp)] * sizes.num_hidden_layers
     return finished_model(
         config,

@@ -32,12 +32,7 @@ def nemotron(config: Config, identity: Identity) -> Model:
     ).read(config)
     bias, half = config.flag("attention_bias", False), RopeDefaults(partial_rotary_factor=0.5)
     mixer = sizes.attention(config, half, qkv_bias=bias, out_bias=bias)
-    mlp = MLP(
-        sizes.intermediate_size,
-        gated=False,
-        mlp_bias=config.flag("mlp_bias", False),
-        hidden_act=activation(config, default=Activation.RELU_SQUARED),
-    )
+    mlp = sizes.plain_mlp(config, Activation.RELU_SQUARED, bias=False)
     return finished_model(
         config,
         identity,

@@ -72,3 +72,12 @@ class Sizes:
         """Return the MLP of these sizes with the file's activation."""
         act = activation(config, default=Activation.SILU)
         return MLP(self.intermediate_size, mlp_bias=bias, hidden_act=act)
+
+    def plain_mlp(self, config: Config, default: Activation, *, bias: bool) -> MLP:
+        """Return the MLP of two matrices of these sizes, with the file's activation and biases or these."""
+        return MLP(
+            self.intermediate_size,
+            gated=False,
+            mlp_bias=config.flag("mlp_bias", bias),
+            hidden_act=activation(config, default=default),
+        )
