@@ -10,7 +10,8 @@ from kvplan.hardware.runtime_fits import Runtime
 from kvplan.plan.roofline import Roofline, plan_roofline
 from kvplan.plan.stages import pipeline_stages
 from kvplan.plan.weights import weights_bytes
-from kvplan.storage import EVERY_MATRIX, WeightFormat
+from kvplan.storage import WeightFormat
+from kvplan.storage.tensor_role import EVERY_MATRIX
 
 
 def runtime_of(case: Case) -> Runtime:

@@ -13,7 +13,8 @@ from kvplan.plan.cache import request_cache
 from kvplan.plan.grouped_keys import grouped_growth_bytes
 from kvplan.storage import kv_format, state_layout
 
-BITS = {"int8-kivi": (8, 2), "int4-kivi": (4, 4), "int2-kivi": (2, 4)}  # bits of an element, bytes of scale and minimum
+# Bits of an element, bytes of scale and minimum.
+BITS = {"int8-kivi": (8, 2), "int4-kivi": (4, 4), "int2-kivi": (2, 4)}
 
 
 def cache_of(kv, allocation, layers=3, **attention):
