@@ -51,6 +51,7 @@ CHAPTERS = {
         "plan.capacity_figures",
     ),
     "Cache of a request": (
+        "plan.entry_bytes",
         "plan.cache",
         "plan.kept_tokens",
         "plan.grouped_keys",

@@ -16,8 +16,8 @@ from kvplan.arch.slot import Sight
 from kvplan.arch.weight import heads
 from kvplan.errors import UsageError
 from kvplan.plan.absent import known
-from kvplan.plan.cache import attention_entry_bytes, entry_on_rank, latent_entry_bytes
 from kvplan.plan.deployment import Deployment
+from kvplan.plan.entry_bytes import attention_entry_bytes, entry_on_rank, latent_entry_bytes
 from kvplan.plan.grouped_keys import GroupedKeys, grouped_keys, refuse_ungroupable, value_entry_bytes
 from kvplan.plan.kernel_laws import grouped_tile_bytes, tile_bytes
 from kvplan.plan.phase import sight_word

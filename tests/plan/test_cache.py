@@ -2,7 +2,7 @@
 
 import pytest
 
-from kvplan.plan.cache import attention_entry_bytes, latent_entry_bytes, state_entry_bytes
+from kvplan.plan.entry_bytes import attention_entry_bytes, latent_entry_bytes, state_entry_bytes
 from kvplan.plan.kept_tokens import (
     all_tokens,
     contiguous_tokens,
