@@ -15,7 +15,7 @@ from kvplan.hardware.device import Device
 from kvplan.plan import deploy as planner
 from kvplan.plan.deployment import Deployment
 from kvplan.results import Scalar
-from kvplan.specs.catalog import Found, digest
+from kvplan.specs.catalog import Found, fingerprint
 from kvplan.storage import KvFormat, StateLayout, WeightStorage
 
 Echo: TypeAlias = tuple[tuple[str, Scalar | list[int]], ...]
@@ -98,7 +98,8 @@ def _of_deployment(options: PlanOptions) -> DeployOptions:
 def files_of(kind: str, given: Found | Model | Device | None) -> Echo:
     """Return how a report names a file and its content; neither is known of what was not read from one."""
     if isinstance(given, Found):
-        return ((f"{kind}_file", given.label), (f"{kind}_sha256", digest(given.path)))
+        what, value = fingerprint(given.path)
+        return ((f"{kind}_file", given.label), (f"{kind}_{what}", value))
     return ((f"{kind}_file", None), (f"{kind}_sha256", None))
 
 

@@ -16,7 +16,7 @@ GpuLike: TypeAlias = Device | Found | str | os.PathLike[str]
 
 
 def load_model(model: ModelLike, *, specs: str | os.PathLike[str] | None = None) -> Model:
-    """Return a model by its name, or from a YAML file, a config.json, or a folder with one.
+    """Return a model by its name, or from a YAML file, a config.json or a folder with one, or a GGUF file.
 
     Args:
         model: what ``MODEL`` is on the command line; a model stays what it is.

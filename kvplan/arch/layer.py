@@ -104,7 +104,8 @@ class Layer:
 
     def weights(self, hidden_size: int, norm: Norm) -> tuple[Weight, ...]:
         """Return every tensor of the layer, norms first."""
-        norms = (w for name in self.norm_names() for w in norm.weights(name, hidden_size))
+        scales = (w for name in self.norm_names() for w in norm.weights(name, hidden_size))
+        norms = as_released(scales, self.stored_otherwise)
         parts = (part for part in (self.mixer, self.mlp) if part is not None)
         of_parts = (w for part in parts for w in self.weights_of(part, hidden_size))
         given, own = self.input_weights(hidden_size, norm), self._own_weights(hidden_size, norm)

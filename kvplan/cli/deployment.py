@@ -24,7 +24,7 @@ ModelName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A name (kvplan models list), a YAML file, a config.json, or a folder with one.",
+        help="A name (kvplan models list), a YAML file, a config.json or a folder with one, or a GGUF file.",
         autocompletion=complete_models,
     ),
 ]

@@ -9,7 +9,7 @@ from kvplan.cli.streams import put, say, terminal
 from kvplan.errors import UsageError
 from kvplan.report.terminal import Terminal
 from kvplan.results import Report
-from kvplan.specs.catalog import Found, digest
+from kvplan.specs.catalog import Found, fingerprint
 
 
 def show_report(
@@ -66,7 +66,8 @@ def spec_notes(files: Iterable[Found], *, quiet: bool, verbose: bool) -> None:
         if found.shadows and not quiet:
             say(f"note: {found.label} hides a file of the same name further down the search path")
         if verbose:
-            say(f"read {found.label} (sha256 {digest(found.path)})")
+            what, value = fingerprint(found.path)
+            say(f"read {found.label} ({what.replace('_', ' ')} {value})")
 
 
 def _explained(report: Report, format_name: str, name: str) -> str:

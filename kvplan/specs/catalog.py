@@ -18,7 +18,7 @@ from kvplan.errors import FileError, UsageError, did_you_mean, unknown
 from kvplan.hardware.device import Device
 from kvplan.specs.document import printable, shortened
 
-_FILE_ENDINGS = (".yaml", ".yml", ".json")
+_FILE_ENDINGS = (".yaml", ".yml", ".json", ".gguf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def find(kind: str, noun: str, name: str, specs: Path | None = None) -> Found:
 
 
 def find_model(text: str, specs: Path | None = None) -> Found:
-    """Return the file a MODEL argument means: a name, a YAML file, a config.json, or a folder with one.
+    """Return the file a MODEL argument means: a name, a file (YAML, config.json, GGUF), or a folder.
 
     Raises:
         UsageError: an unknown name.
@@ -123,7 +123,11 @@ def find_model(text: str, specs: Path | None = None) -> Found:
     if not is_path(text):
         return find("models", "model", text, specs)
     path = Path(text)
-    return _file("models", path / "config.json" if os.path.isdir(path) else path, text, specs)
+    if os.path.isdir(path):
+        path /= "config.json"
+    elif path.suffix == ".safetensors":  # weights, which config.json beside them describes
+        path = path.with_name("config.json")
+    return _file("models", path, text, specs)
 
 
 def find_gpu(text: str, specs: Path | None = None) -> Found:
@@ -153,10 +157,11 @@ def _file(kind: str, path: Path, asked: str, specs: Path | None) -> Found:
 
 
 def load_model(found: Found) -> Model:
-    """Read a model file or a config.json.
+    """Read a model file, a config.json or the head of a GGUF file.
 
     Raises:
         SpecError: mistakes in the file.
+        UsageError: a GGUF file is damaged, or not understood.
         FileError: it cannot be read.
     """
     if found.path.suffix == ".json":
@@ -164,6 +169,11 @@ def load_model(found: Found) -> Model:
         from kvplan.specs.families.common import Identity
 
         return import_file(found.path, Identity(name_from(found.path), found.label))
+    if found.path.suffix.lower() == ".gguf":
+        from kvplan.specs.families.common import Identity
+        from kvplan.specs.gguf_file import import_gguf
+
+        return import_gguf(found.path, Identity(name_from(found.path), found.label))
     from kvplan.specs.model_file import read_model
     from kvplan.specs.strict_yaml import read_yaml
 
@@ -195,6 +205,22 @@ def digest(path: Path) -> str:
     import hashlib
 
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def fingerprint(path: Path) -> tuple[str, str]:
+    """Return what a report calls the digest of a model or GPU file, and the digest.
+
+    Of a GGUF file it is that of its head, which is all a plan is computed from: the file may have 40 GB.
+    """
+    import hashlib
+
+    if path.suffix.lower() != ".gguf":
+        return "sha256", digest(path)
+    from kvplan.specs.document import read_start
+    from kvplan.specs.gguf_header import read_header
+
+    head = read_start(path, read_header(path).tensors[0].start)
+    return "head_sha256", hashlib.sha256(head).hexdigest()
 
 
 def is_path(text: str) -> bool:

@@ -72,6 +72,21 @@ def import_config(document: Document, identity: Identity, beside: Document | Non
         raise SpecError([_placed(document, where, text) for where, text in error.complaints]) from error
 
 
+def text_type(document: Document) -> str:
+    """Return the model_type of the text model that a config.json describes, which may be inside a wrapper.
+
+    Raises:
+        SpecError: it is malformed.
+    """
+    config = Config(document)
+    found = config.text("model_type") or _type_of_class(config)
+    wrapper = wrappers.WRAPPERS.get(found)
+    if wrapper is None:
+        return found
+    inner = config.optional_inner("text_config")
+    return wrapper.text_type if inner is None else inner.text("model_type", default=wrapper.text_type)
+
+
 def _type_of_class(config: Config) -> str:
     """Return the model_type of the class that a file names where it says none itself (MiniCPM3-4B)."""
     return next((_TYPES[name] for name in config.words("architectures") if name in _TYPES), "")

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import BinaryIO, NoReturn, TypeAlias
 
 from kvplan.errors import FileError, Problem, SpecError
 
@@ -41,6 +41,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # What no spec needs and a terminal may obey; libyaml also ends a line at U+0085, U+2028 and U+2029,
 # where editors do not, so the line numbers would no longer agree.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+_NUL = "NUL byte: this is not a text file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,10 +306,7 @@ def refuse_unprintable(text: str, path: str) -> None:
     """
     if (found := _UNPRINTABLE.search(text)) is None:
         return
-    if found[0] == "\0":
-        message = "NUL byte: this is not a text file"
-    else:
-        message = f"unprintable character U+{ord(found[0]):04X}: remove it"
+    message = _NUL if found[0] == "\0" else f"unprintable character U+{ord(found[0]):04X}: remove it"
     raise SpecError([Problem(path, *LineIndex(text).place(found.start()), message)])
 
 
@@ -317,20 +315,42 @@ def read_limited(path: Path, most_bytes: int = MAX_BYTES) -> str:
 
     Raises:
         FileError: it cannot be read, or is no regular file.
+        SpecError: it is too large, no text in UTF-8, or holds what cannot be printed.
+    """
+    text = read_text(path, most_bytes)
+    refuse_unprintable(text, printable(shortened(path)))
+    return text
+
+
+def read_text(path: Path, most_bytes: int) -> str:
+    """Return the same of a file that may hold any character but NUL, such as one for a model to read.
+
+    Raises:
+        FileError: it cannot be read, or is no regular file.
         SpecError: it is too large, or no text in UTF-8.
     """
     name = printable(shortened(path))
-    try:
-        content = _read_bytes(path, name, most_bytes)
-    except (OSError, ValueError) as error:
-        reason, hint = _why_unreadable(error)
-        raise FileError(f"cannot read '{name}': {reason}", hint=hint) from error
+    content = read_start(path, most_bytes + 1)
     if len(content) > most_bytes:
         message = f"the file is larger than {most_bytes >> 20} MiB ({most_bytes:,} bytes)"
         raise SpecError([Problem(name, 1, 1, message)])
     text = _decode(content, name)
-    refuse_unprintable(text, name)
+    if (nul := text.find("\0")) >= 0:
+        raise SpecError([Problem(name, *LineIndex(text).place(nul), _NUL)])
     return text
+
+
+def read_start(path: Path, most_bytes: int) -> bytes:
+    """Return the first bytes of a file, at most so many.
+
+    Raises:
+        FileError: it cannot be read, or is no regular file.
+    """
+    name = printable(shortened(path))
+    try:
+        return _read_bytes(path, name, most_bytes)
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from error
 
 
 def _first_place(first: Place, again: Place) -> str:
@@ -338,12 +358,34 @@ def _first_place(first: Place, again: Place) -> str:
     return f"line {first[0]}" if first[0] != again[0] else f"column {first[1]}"
 
 
+def opened(path: Path) -> BinaryIO:
+    """Open a regular file to read its bytes.
+
+    Raises:
+        FileError: it cannot be opened, or is no regular file.
+    """
+    name = printable(shortened(path))
+    try:
+        return _opened(path, name)
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from error
+
+
 def _read_bytes(path: Path, name: str, most_bytes: int) -> bytes:
+    with _opened(path, name) as file:
+        return file.read(most_bytes)
+
+
+def _opened(path: Path, name: str) -> BinaryIO:
     # Looked at twice: merely opening a device can have effects, and the file can change in between.
     _refuse_irregular(path.stat().st_mode, name)
-    with open(path, "rb", opener=_open_without_waiting) as file:
+    file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 (the caller closes it)
+    try:
         _refuse_irregular(os.fstat(file.fileno()).st_mode, name)
-        return file.read(most_bytes + 1)
+    except FileError:
+        file.close()
+        raise
+    return file
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -359,6 +401,11 @@ def _refuse_irregular(mode: int, name: str) -> None:
             f"cannot read '{name}': it is a device, a pipe or a socket",
             hint="save the text as a regular file first",
         )
+
+
+def _unreadable(name: str, error: OSError | ValueError) -> FileError:
+    reason, hint = _why_unreadable(error)
+    return FileError(f"cannot read '{name}': {reason}", hint=hint)
 
 
 def _why_unreadable(error: OSError | ValueError) -> tuple[str, str]:

@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from names import NAMES as FAMILY_NAMES
-from names.fusing import hf_tensors
 from remote_keys import IN_NATIVE_KEYS
 from replay import (
     MAX_TOKENS,
@@ -49,6 +47,8 @@ from weights import golden_weights
 from kvplan.allocation import Paged
 from kvplan.arch.experts import HASH_TABLE
 from kvplan.arch.model import Model
+from kvplan.checkpoint.names import names_of
+from kvplan.checkpoint.names.released import Root, file_tensors
 
 # Remote code that is the same architecture as a class of transformers itself.
 SAME_AS = {
@@ -68,6 +68,7 @@ WRAPPED_IN = {
     "qwen3_vl_text": "qwen3_vl",
 }
 _SMALL_ENCODER = {"depth": 1, "num_hidden_layers": 1, "num_global_layers": 1, "image_size": 28}
+_ENCODERS = ("visual", "vision_model", "multi_modal_projector")
 # A case whose routers choose by a hair under seed 0 has another one.
 SEEDS = {"jamba": 3, "minimax": 2, "qwen3-5-moe": 1, "qwen3-next": 6, "olmo-hybrid-unrotated": 1}
 # Falcon's eager attention adds the slopes twice: to the scores and to the mask.
@@ -77,14 +78,23 @@ AS_ENGINE = 1e-4
 AS_ITSELF = 1e-5
 
 
-def hf_model(name: str, model: Model, weights: dict[str, Array]) -> torch.nn.Module:
-    """Return transformers' model of a case with every parameter and buffer filled."""
+def native_config(name: str) -> dict[str, Any]:
+    """Return a case's config as the class of transformers reads it that is the same architecture."""
     given = json.loads(config_path(name).read_text(encoding="utf-8"))
     given = IN_NATIVE_KEYS.get(given["model_type"], dict)(given)
     given["model_type"] = SAME_AS.get(given["model_type"], given["model_type"])
+    return given
+
+
+def hf_model(name: str, model: Model, weights: dict[str, Array]) -> torch.nn.Module:
+    """Return transformers' model of a case, loaded from what a released file would hold of these weights."""
+    given = native_config(name)
+    names = names_of(given["model_type"], model)
+    root = Root("model.language_model") if given["model_type"] in WRAPPED_IN else None
     found = _unfilled(name, given)
-    names = FAMILY_NAMES[given["model_type"]]
-    fill(found, hf_tensors(names, model, weights), weights, names.made_there)
+    made_there = {k: held for k, held in found.state_dict().items() if k.endswith(names.unused)}
+    tensors = file_tensors(names, model, weights, root)
+    found = loaded(found, {k: torch.tensor(array) for k, array in tensors.items()} | made_there)
     # Dynamic frequencies are those of the longest run so far: kvplan has one set for a whole run.
     found.eval()(input_ids=torch.zeros((1, MAX_TOKENS), dtype=torch.int64), use_cache=False)
     return found
@@ -100,29 +110,31 @@ def _unfilled(name: str, given: dict[str, Any]) -> torch.nn.Module:
     config = CONFIG_MAPPING[kind].from_dict(given)
     config._experts_implementation = "eager"
     attention = "sdpa" if name in SDPA else "eager"
-    found = auto.from_config(config, attn_implementation=attention, dtype=torch.float32)
-    for part in ("visual", "vision_model", "multi_modal_projector"):
-        if auto is AutoModelForImageTextToText and hasattr(found.model, part):
-            delattr(found.model, part)
+    return auto.from_config(config, attn_implementation=attention, dtype=torch.float32)
+
+
+def loaded(unfilled: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """Return the model with the tensors of a file, read as transformers reads one; its encoder is taken out.
+
+    Raises:
+        ValueError: a tensor of the text model is missing, or of another shape; one is none of it.
+    """
+    attention = unfilled.config._attn_implementation
+    found, told = type(unfilled).from_pretrained(
+        None,
+        config=unfilled.config,
+        state_dict=tensors,
+        attn_implementation=attention,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    missing = [key for key in told["missing_keys"] if not set(_ENCODERS) & set(key.split("."))]
+    if wrong := [*missing, *told["unexpected_keys"], *told["mismatched_keys"]]:
+        raise ValueError(f"not the same tensors: {sorted(map(str, wrong))}")
+    for part in _ENCODERS:
+        if hasattr(found.base_model, part):
+            delattr(found.base_model, part)
     return found
-
-
-def fill(
-    found: torch.nn.Module, tensors: dict[str, Array], weights: dict[str, Array], made_there: tuple[str, ...]
-) -> None:
-    """Copy tensors into a model of transformers; there is exactly one for each place, and none is left."""
-    held = found.state_dict(keep_vars=True).items()
-    places = {id(place): name for name, place in reversed(held) if not name.endswith(made_there)}
-    if tensors.keys() != set(places.values()):
-        raise ValueError(f"not the same tensors: {sorted(tensors.keys() ^ set(places.values()))}")
-    if sum(t.size for t in tensors.values()) != sum(w.size for w in weights.values()):
-        raise ValueError("a tensor is used twice or not at all")
-    wanted = found.state_dict(keep_vars=True)
-    with torch.no_grad():
-        for name, array in tensors.items():
-            if wanted[name].shape != array.shape:
-                raise ValueError(f"{name}: {tuple(wanted[name].shape)} is wanted, {array.shape} is given")
-            wanted[name].copy_(torch.from_numpy(np.array(array, order="C")))
 
 
 def _behind(found: torch.nn.Module, cache: Any) -> dict[str, Any]:
@@ -232,6 +244,8 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     names = arguments.names or NAMES
     if not arguments.check:
         for name in names:

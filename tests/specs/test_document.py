@@ -15,6 +15,7 @@ from kvplan.specs.document import (
     printable,
     quoted,
     read_limited,
+    read_text,
 )
 
 DOCUMENT = Document(
@@ -181,6 +182,26 @@ def test_read_limited_refuses_what_is_no_text(tmp_path, content, expected):
     path = write(tmp_path, content)
     with pytest.raises(SpecError) as caught:
         read_limited(path)
+    assert caught.value.lines() == (f"{path}:{expected}",)
+
+
+def test_a_text_for_a_model_may_hold_what_no_spec_may(tmp_path):
+    text = "a \x0c \x1b \x85 \u2028 \ufeff b\n"
+    assert read_text(write(tmp_path, text.encode()), 99) == text
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"ab\n" * 34, "1:1: the file is larger than 0 MiB (100 bytes)"),
+        ("a: 1".encode("utf-16-le"), "1:2: NUL byte: this is not a text file"),
+        (b"a\nb\xe9", "2:2: byte 0xe9 is not UTF-8: save the file as UTF-8"),
+    ],
+)
+def test_a_text_for_a_model_is_a_text(tmp_path, content, expected):
+    path = write(tmp_path, content)
+    with pytest.raises(SpecError) as caught:
+        read_text(path, 100)
     assert caught.value.lines() == (f"{path}:{expected}",)
 
 

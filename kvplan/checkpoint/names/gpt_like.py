@@ -1,27 +1,10 @@
-"""GPT-J, GPT-NeoX, OPT, BLOOM and their time, and the dense families named after companies."""
+"""GPT-2, GPT-J, GPT-NeoX, OPT, BLOOM, Falcon and their time."""
 
 from __future__ import annotations
 
-import numpy as np
-
-from kvplan.arch.attention import Attention
-from kvplan.arch.layer import Layer
-from names.fusing import LLAMA_OUTER, QKV, Array, Names, both, by_kv_head, rows
-
-# CodeGen's matrix is that of four machines, one after the other.
-_CODEGEN_MACHINES = 4
-
-
-def codegen(layer: Layer, queries: Array, keys: Array, values: Array) -> Array:
-    """Join by machine: its queries, its values, its keys."""
-    assert isinstance(layer.mixer, Attention)
-    parts = [part.reshape(_CODEGEN_MACHINES, -1, part.shape[-1]) for part in (queries, values, keys)]
-    return np.concatenate(parts, axis=1).reshape(-1, queries.shape[-1])
-
-
-def number(_layer: Layer, part: Array) -> Array:
-    """Return the only element as an array without axes."""
-    return part.reshape(())
+from kvplan.checkpoint.names.fusion import QKV, Fusion, Names, both, weights_of
+from kvplan.checkpoint.names.kinds import CONV1D, ROWS, reshaped
+from kvplan.checkpoint.names.mixer_kinds import BY_KV_HEAD, BY_MACHINE
 
 
 def _transformer(embedding: str, norm: str, layers: str = "h") -> dict[str, str]:
@@ -35,6 +18,8 @@ _C_FC = {"mlp.up_proj": "mlp.c_fc", "mlp.down_proj": "mlp.c_proj"}
 _4H = {"mlp.up_proj": "mlp.dense_h_to_4h", "mlp.down_proj": "mlp.dense_4h_to_h"}
 _LN_1_2 = {"input_layernorm": "ln_1", "post_attention_layernorm": "ln_2"}
 _DECODER = "model.decoder"
+# Triangles of ones, and what stands for minus infinity.
+_MASKS = (".attn.bias", ".attn.masked_bias")
 
 NAMES: dict[str, Names] = {
     "apertus": Names(
@@ -42,7 +27,9 @@ NAMES: dict[str, Names] = {
             "input_layernorm": "attention_layernorm",
             "post_attention_layernorm": "feedforward_layernorm",
         },
-        fusions=[(f"mlp.act_fn.{name}", (f"mlp.act_fn.{name}",), number) for name in ("beta", "eps")],
+        fusions=tuple(
+            Fusion((f"mlp.act_fn.{name}",), (f"mlp.act_fn.{name}",), reshaped()) for name in ("beta", "eps")
+        ),
     ),
     "bloom": Names(
         outer={
@@ -50,18 +37,35 @@ NAMES: dict[str, Names] = {
             "embed_norm": "transformer.word_embeddings_layernorm",
         },
         inner={"self_attn.o_proj": "self_attention.dense", **_4H},
-        fusions=both("self_attention.query_key_value", QKV, by_kv_head),
+        fusions=both("self_attention.query_key_value", QKV, BY_KV_HEAD),
     ),
     "codegen": Names(
         outer=_GPT_OUTER,
         inner={"input_layernorm": "ln_1", "self_attn.o_proj": "attn.out_proj", **_FC_IN_OUT},
-        fusions=[("attn.qkv_proj.weight", tuple(f"{name}.weight" for name in QKV), codegen)],
+        fusions=(Fusion(("attn.qkv_proj.weight",), weights_of(QKV), BY_MACHINE),),
+        unused=(".attn.causal_mask", *_MASKS),
     ),
-    "gemma": Names(),
+    "falcon": Names(
+        outer=_transformer("word_embeddings", "ln_f"),
+        inner={"self_attn.o_proj": "self_attention.dense", **_4H},
+        fusions=both("self_attention.query_key_value", QKV, BY_KV_HEAD),
+    ),
+    "gpt2": Names(
+        outer={**_GPT_OUTER, "embed_positions": "transformer.wpe"},
+        inner=_LN_1_2,
+        fusions=(
+            *both("attn.c_attn", QKV, CONV1D),
+            *both("attn.c_proj", ("self_attn.o_proj",), CONV1D),
+            *both("mlp.c_fc", ("mlp.up_proj",), CONV1D),
+            *both("mlp.c_proj", ("mlp.down_proj",), CONV1D),
+        ),
+        unused=_MASKS,
+    ),
     "gpt_bigcode": Names(
         outer={**_GPT_OUTER, "embed_positions": "transformer.wpe"},
         inner={**_LN_1_2, "self_attn.o_proj": "attn.c_proj", **_C_FC},
-        fusions=both("attn.c_attn", QKV, by_kv_head),
+        fusions=both("attn.c_attn", QKV, BY_KV_HEAD),
+        unused=_MASKS,
     ),
     "gpt_neo": Names(
         outer={**_GPT_OUTER, "embed_positions": "transformer.wpe"},
@@ -71,12 +75,14 @@ NAMES: dict[str, Names] = {
             "self_attn.o_proj": "attn.attention.out_proj",
             **_C_FC,
         },
+        unused=(".attn.attention.bias", ".attn.attention.masked_bias"),
     ),
     "gpt_neox": Names(
         outer={
             "embed_tokens": "gpt_neox.embed_in",
             "layers": "gpt_neox.layers",
             "norm": "gpt_neox.final_layer_norm",
+            "lm_head": "embed_out",
         },
         inner={
             "ln_attn": "input_layernorm",
@@ -84,7 +90,8 @@ NAMES: dict[str, Names] = {
             "self_attn.o_proj": "attention.dense",
             **_4H,
         },
-        fusions=both("attention.query_key_value", QKV, by_kv_head),
+        fusions=both("attention.query_key_value", QKV, BY_KV_HEAD),
+        unused=(".attention.bias", ".attention.masked_bias"),
     ),
     "gptj": Names(
         outer=_GPT_OUTER,
@@ -94,10 +101,8 @@ NAMES: dict[str, Names] = {
             "self_attn.o_proj": "attn.out_proj",
             **_FC_IN_OUT,
         },
+        unused=_MASKS,
     ),
-    "granite": Names(),
-    "internlm3": Names(),
-    "ministral3": Names(),
     "mpt": Names(
         outer=_transformer("wte", "norm_f", "blocks"),
         inner={
@@ -106,9 +111,8 @@ NAMES: dict[str, Names] = {
             "self_attn.o_proj": "attn.out_proj",
             "mlp": "ffn",
         },
-        fusions=both("attn.Wqkv", QKV, rows),
+        fusions=both("attn.Wqkv", QKV, ROWS),
     ),
-    "nemotron": Names(),
     "opt": Names(
         outer={
             **{name: f"{_DECODER}.{name}" for name in ("embed_tokens", "embed_positions", "layers")},
@@ -125,5 +129,4 @@ NAMES: dict[str, Names] = {
             "mlp.down_proj": "fc2",
         },
     ),
-    "starcoder2": Names(outer=LLAMA_OUTER, inner=_C_FC),
 }
