@@ -1,4 +1,4 @@
-"""A scenario run on the engine, and what was counted while it ran."""
+"""Requests run on the engine, and what was counted while they ran."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from kvplan.engine.choices import Choices, EarlierChoices
 from kvplan.engine.counter import Counter
 from kvplan.engine.decoder import Decoder, Logits
 from kvplan.engine.generation import Generation, Phase, Request, StepRecord, generate
-from kvplan.engine.random_weights import random_weights
 from kvplan.engine.sampling import Sampler
 from kvplan.storage import KvFormat, kv_format
 
 Float = NDArray[np.float32]
 Progress = Callable[[str], None]
+OnToken = Callable[[int, int], None]
+OnLogits = Callable[[NDArray[np.int64], Float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Measurement:
         cache_bytes: of all arrays of the cache: what is reserved.
         prefill, decode: what each phase multiplied and touched.
         steps: every step.
+        tokens: what was added to each request.
         errors: what cached decoding costs in accuracy.
     """
 
@@ -68,6 +70,7 @@ class Measurement:
     prefill: Counter
     decode: Counter
     steps: tuple[StepRecord, ...]
+    tokens: tuple[tuple[int, ...], ...]
     errors: LogitErrors
 
 
@@ -82,29 +85,44 @@ class Replay:
         return np.array([self._tokens[r][s] for r, s in zip(request_ids, steps, strict=True)])
 
 
-def measure(model: Model, scenario: Scenario, on_step: Progress) -> Measurement:
-    """Run a scenario on a model with weights drawn from its seed, and return what was counted.
+def measure(
+    model: Model,
+    weights: dict[str, Float],
+    requests: Sequence[Request],
+    scenario: Scenario,
+    on_step: Progress,
+    *,
+    on_token: OnToken | None = None,
+    on_logits: OnLogits | None = None,
+) -> Measurement:
+    """Run requests, every token the best one, and return what was counted.
 
     Args:
-        model: small enough to run; see :func:`kvplan.arch.scale_down.scaled_down`.
-        scenario: what to run.
+        model: what runs.
+        weights: every tensor by its name; emptied as they are taken over.
+        requests: prompts of the scenario's lengths, and what ends them.
+        scenario: how they are read and stored.
         on_step: called with a word for what is going on whenever a step ends.
+        on_token: called with a request's place and every token it adds; decode steps are not told then.
+        on_logits: called with every sequence's tokens ``(n,)``, and the logits ``(n, vocabulary)`` of reading
+            them at once with a float32 cache.
     """
-    decoder = Decoder(model, random_weights(model, scenario.seed), scenario.longest)
-    generator = np.random.default_rng([scenario.seed, 1])
-    requests = [
-        Request(generator.integers(0, model.vocab_size, length), scenario.new_tokens)
-        for length in scenario.prompt_tokens
-    ]
+    decoder = Decoder(model, weights, scenario.longest)
     choices = Choices()
     cache = _cache(model, scenario, scenario.kv, choices)
+
+    def tell(step: StepRecord) -> None:
+        if on_token is None or step.phase is Phase.PREFILL:
+            on_step("running")
+
     run = generate(
         decoder,
         cache,
         requests,
         Sampler(),
         scenario.chunk_tokens,
-        lambda _: on_step("running"),
+        tell,
+        on_token=on_token,
         keep_logits=True,
         share_prefixes=False,
     )
@@ -123,7 +141,8 @@ def measure(model: Model, scenario: Scenario, on_step: Progress) -> Measurement:
         _counted(run.steps, Phase.PREFILL),
         _counted(run.steps, Phase.DECODE),
         tuple(run.steps),
-        _errors(model, scenario, decoder, requests, run, choices, on_step),
+        tuple(tuple(tokens) for tokens in run.tokens),
+        _errors(model, scenario, decoder, requests, run, choices, on_step, on_logits),
     )
 
 
@@ -148,6 +167,7 @@ def _errors(
     run: Generation,
     choices: Choices,
     on_step: Progress,
+    on_logits: OnLogits | None,
 ) -> LogitErrors:
     """Compare decode logits with those of each whole sequence read at once into an empty cache.
 
@@ -175,6 +195,8 @@ def _errors(
         logits = decoder.forward(cache, [(cache.add(), whole)], Counter(), logits=Logits.EVERY)
         recomputed.append(logits[len(request.prompt) - 1 :])
         on_step("reading every sequence again at once")
+        if on_logits is not None:
+            on_logits(whole, logits)
     expected = np.concatenate(recomputed)
     found, stored = (np.concatenate([np.stack(rows) for rows in of.logits]) for of in (cached, run))
     return LogitErrors(

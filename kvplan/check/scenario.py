@@ -65,5 +65,5 @@ def require_positions(model: Model, longest: int) -> None:
     if longest > model.max_position_embeddings:
         limit = f"{model.max_position_embeddings:,} positions of {model.name}"
         raise UsageError(
-            f"{longest:,} tokens are more than the {limit}", hint="a smaller --prompt or --tokens"
+            f"{longest:,} tokens are more than the {limit}", hint="a smaller --prompt-tokens or --tokens"
         )

@@ -1,13 +1,18 @@
-"""A model scaled down, planned and run: every figure of the plan beside what the engine counted."""
+"""A model planned and run, scaled down or whole: every figure of the plan beside what the engine counted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from kvplan.arch.model import Model
 from kvplan.arch.scale_down import scaled_down
+from kvplan.check.continuation import Continuation
 from kvplan.check.measurement import Measurement, Progress, measure
 from kvplan.check.scenario import Scenario
+from kvplan.engine import generation as engine
+from kvplan.engine.random_weights import random_weights
 from kvplan.plan.requests import Request
 from kvplan.plan.run import ENGINE_DTYPE, RunPrediction, predict_run
 from kvplan.plan.run_work import RunWork, run_work
@@ -49,15 +54,25 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """A plan, its run, and their figures side by side."""
+    """A plan, its run, and their figures side by side.
+
+    Args:
+        model: what was asked for.
+        ran: what ran: the model scaled down, or all of it in float32.
+        scenario: how it ran.
+        prediction, measurement: the plan of the run, and what was counted.
+        checks, layer_checks: both side by side; of each layer live and allocated bytes.
+        continuation: the text that was read and written, where it was one.
+    """
 
     model: Model
-    scaled: Model
+    ran: Model
     scenario: Scenario
     prediction: RunPrediction
     measurement: Measurement
     checks: tuple[Check, ...]
     layer_checks: tuple[tuple[Check, Check], ...]
+    continuation: Continuation | None = None
 
     @property
     def agree(self) -> bool:
@@ -79,19 +94,39 @@ def simulate(
     layers: int | None = None,
     hidden_size: int | None = None,
 ) -> Simulation:
-    """Scale a model down, plan a scenario on it, run it, and compare.
+    """Scale a model down, run it on weights and prompts drawn from the scenario's seed, and compare.
 
     Raises:
         UsageError: the scenario cannot be run on this model.
     """
-    scaled = scaled_down(model, layers=layers, hidden_size=hidden_size)
-    requests = [Request(length, scenario.new_tokens) for length in scenario.prompt_tokens]
-    prediction = predict_run(scaled, requests, scenario.kv, scenario.allocation, scenario.chunk_tokens)
-    steps = run_work(scaled, requests, scenario.kv, scenario.allocation, scenario.chunk_tokens, ENGINE_DTYPE)
-    measurement = measure(scaled, scenario, on_step)
+    ran = scaled_down(model, layers=layers, hidden_size=hidden_size)
+    weights, requests = random_weights(ran, scenario.seed), drawn_requests(ran, scenario)
+    measurement = measure(ran, weights, requests, scenario, on_step)
+    return beside_plan(model, ran, scenario, measurement)
+
+
+def drawn_requests(model: Model, scenario: Scenario) -> list[engine.Request]:
+    """Return requests whose prompts are drawn from the scenario's seed."""
+    generator = np.random.default_rng([scenario.seed, 1])
+    return [
+        engine.Request(generator.integers(0, model.vocab_size, length), scenario.new_tokens)
+        for length in scenario.prompt_tokens
+    ]
+
+
+def beside_plan(model: Model, ran: Model, scenario: Scenario, measurement: Measurement) -> Simulation:
+    """Plan exactly the requests that were run, and compare.
+
+    Raises:
+        UsageError: the scenario cannot be run on this model.
+    """
+    added = [len(tokens) for tokens in measurement.tokens]
+    requests = [Request(*lengths) for lengths in zip(scenario.prompt_tokens, added, strict=True)]
+    prediction = predict_run(ran, requests, scenario.kv, scenario.allocation, scenario.chunk_tokens)
+    steps = run_work(ran, requests, scenario.kv, scenario.allocation, scenario.chunk_tokens, ENGINE_DTYPE)
     return Simulation(
         model,
-        scaled,
+        ran,
         scenario,
         prediction,
         measurement,

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from statistics import median
 
 from kvplan.allocation import Paged
-from kvplan.arch.model import Model
 from kvplan.arch.tower import in_words
+from kvplan.check.continuation import Continuation
 from kvplan.check.scenario import Scenario
-from kvplan.check.simulation import Simulation
+from kvplan.check.simulation import COUNTED, Simulation
 from kvplan.check.simulation_tables import (
     MEASURED,
     checks_table,
@@ -48,12 +48,13 @@ def simulation_report(
         command="simulate",
         heading=heading(simulation),
         sections=(
+            *_text(simulation),
             _answer(simulation, speed),
-            _scaled_model(simulation.scaled),
+            _model(simulation),
             checks_table(simulation),
             layers_table(simulation),
             _logits(simulation),
-            _speed(speed),
+            _speed(simulation, speed),
             steps_table(simulation, speed),
             *simulation.prediction.details(),
         ),
@@ -61,7 +62,7 @@ def simulation_report(
         notes=_notes(simulation),
         inputs=(
             *files,
-            *_inputs(simulation.scenario),
+            *_inputs(simulation.scenario, drawn=simulation.continuation is None),
             ("kv", simulation.scenario.kv.name),
         ),
     )
@@ -80,8 +81,24 @@ def all_report(simulations: Sequence[Simulation]) -> Report:
         ),
         verdict=Verdict(agreeing == count, all_verdict_in_words(simulations), "agree"),
         notes=(_LOGIT_NOTE,),
-        inputs=_inputs(simulations[0].scenario),
+        inputs=_inputs(simulations[0].scenario, drawn=True),
     )
+
+
+def _text(simulation: Simulation) -> tuple[Facts, ...]:
+    """Return the text that was read and written; a reader to whom it was told needs it no more."""
+    continuation = simulation.continuation
+    if continuation is None:
+        return ()
+    (tokens,) = simulation.measurement.tokens
+    figures = (
+        fact("read", continuation.read, "given"),
+        fact("added", continuation.added, "the best token, again and again"),
+        fact("added_tokens", len(tokens), COUNTED, Unit.TOKENS, "tokens added"),
+        fact("stopped", continuation.stopped, "a stop token ends the text", label="ended by itself"),
+    )
+    shown = Shown.NOT if continuation.streamed else Shown.LINES
+    return (Facts("text", "Text", figures, shown),)
 
 
 def _answer(simulation: Simulation, speed: Speed) -> Facts:
@@ -98,10 +115,11 @@ def _answer(simulation: Simulation, speed: Speed) -> Facts:
     )
 
 
-def _scaled_model(model: Model) -> Facts:
+def _model(simulation: Simulation) -> Facts:
+    model, scaled = simulation.ran, simulation.continuation is None
     return Facts(
-        "scaled_model",
-        "Scaled model",
+        "scaled_model" if scaled else "model",
+        "Scaled model" if scaled else "Model",
         (
             fact("name", model.name, model.source),
             fact("layers", len(model.layers), model.source, Unit.LAYERS),
@@ -126,7 +144,7 @@ def _logits(simulation: Simulation) -> Facts:
     )
 
 
-def _speed(speed: Speed) -> Facts:
+def _speed(simulation: Simulation, speed: Speed) -> Facts:
     """Return how fast the run was, beside the least time this machine could have taken for it."""
     machine, steps = speed.machine, speed.steps
     word = "decode" if speed.decoding else "prefill"
@@ -137,10 +155,12 @@ def _speed(speed: Speed) -> Facts:
         f"Speed here, not in the verdict: {speed.tokens_per_s:,.0f} tokens/s in {word}, "
         f"{percent(speed.fraction_of_bound)} of the roofline"
     )
+    first = fact("first_token_s", speed.first_token_s, MEASURED, Unit.SECONDS, "first token after")
     return Facts(
         "speed",
         title,
         (
+            *(() if simulation.continuation is None else (first,)),
             fact("read_bytes_per_s", rate, read, Unit.BYTES_PER_SECOND, "reads memory at"),
             fact("sgemm_flops_per_s", flops, product, Unit.FLOPS_PER_SECOND, "multiplies matrices at"),
             fact("step_bound_s", bound, BOUND, Unit.SECONDS, f"{word} step, at least"),
@@ -151,16 +171,12 @@ def _speed(speed: Speed) -> Facts:
 
 
 def _notes(simulation: Simulation) -> tuple[str, ...]:
-    model, errors = simulation.model, simulation.measurement.errors
+    model = simulation.model
     found = [_LOGIT_NOTE]
-    kv = simulation.scenario.kv.name
-    if kv != "fp32":
-        off = f"{100 * errors.stored:.2g}% (root mean square)"
-        found.append(
-            f"with {kv} KV the logits of these random weights are off by {off}, and "
-            f"{percent(errors.same_greedy)} of the greedy tokens stay the same; of trained weights this "
-            "says nothing"
-        )
+    if simulation.scenario.kv.name != "fp32":
+        found.append(_kv_note(simulation))
+    if simulation.continuation is not None:
+        found += _text_notes(simulation.continuation)
     if model.towers:
         towers = in_words([tower.name for tower in model.towers])
         found.append(f"{towers} left out: the engine reads text")
@@ -169,7 +185,29 @@ def _notes(simulation: Simulation) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _inputs(scenario: Scenario) -> tuple[tuple[str, Scalar | list[int]], ...]:
+def _kv_note(simulation: Simulation) -> str:
+    """Return what a format's rounding does to the logits of this run."""
+    errors, kv = simulation.measurement.errors, simulation.scenario.kv.name
+    off = f"{100 * errors.stored:.2g}% (root mean square)"
+    same = f"{percent(errors.same_greedy)} of the greedy tokens stay the same"
+    if simulation.continuation is None:
+        weights, then = "of these random weights ", "of trained weights this says nothing"
+    else:
+        weights, then = "", "kvplan quality says what that costs over a text"
+    return f"with {kv} KV the logits {weights}are off by {off}, and {same}; {then}"
+
+
+def _text_notes(continuation: Continuation) -> tuple[str, ...]:
+    beside = continuation.beside
+    taken = "every token added is the best one, and no chat template is laid round the text"
+    if beside.difference is None:
+        return (taken, f"logits are not compared with transformers': {beside.told}")
+    compared = f"the largest difference of a logit from {beside.told} in float32, over every token here"
+    return (taken, f"off transformers: {compared}")
+
+
+def _inputs(scenario: Scenario, *, drawn: bool) -> tuple[tuple[str, Scalar | list[int]], ...]:
+    """Return how a run was asked for; its seed where weights and prompts were drawn from one."""
     allocation = scenario.allocation
     if isinstance(allocation, Paged):
         kept, room = "paged", ("block_tokens", allocation.block_tokens)
@@ -179,7 +217,7 @@ def _inputs(scenario: Scenario) -> tuple[tuple[str, Scalar | list[int]], ...]:
         ("prompt_tokens", list(scenario.prompt_tokens)),
         ("new_tokens", scenario.new_tokens),
         ("chunk_tokens", scenario.chunk_tokens),
-        ("seed", scenario.seed),
+        *((("seed", scenario.seed),) if drawn else ()),
         ("cache", kept),
         room,
     )

@@ -17,7 +17,11 @@ from kvplan.units import Unit
 EQUAL = "equal to the last unit"
 MEASURED = "measured on this machine"
 # Labels of the figures whose own are too long for a table, or say nothing without their sentence.
-LABELS = {"decode_intensity_flops_per_byte": "decode intensity", "cached_logit_error": "logit error, at most"}
+LABELS = {
+    "decode_intensity_flops_per_byte": "decode intensity",
+    "cached_logit_error": "logit error, at most",
+    "transformers_logit_difference": "off transformers",
+}
 
 
 def checks_table(simulation: Simulation) -> Table:
@@ -57,10 +61,10 @@ def _measured(check: Check, name: str) -> Quantity:
 
 def layers_table(simulation: Simulation) -> Table:
     """Return the bytes in each layer's cache, predicted and measured."""
-    scaled, pairs = simulation.scaled, simulation.layer_checks
-    kinds = kind_names(scaled.layers)
-    numbers = tuple(fact("layer", n, "from the first") for n in range(len(scaled.layers)))
-    named = tuple(fact("kind", kinds[layer], scaled.source) for layer in scaled.layers)
+    ran, pairs = simulation.ran, simulation.layer_checks
+    kinds = kind_names(ran.layers)
+    numbers = tuple(fact("layer", n, "from the first") for n in range(len(ran.layers)))
+    named = tuple(fact("kind", kinds[layer], ran.source) for layer in ran.layers)
     agree = tuple(fact("agree", a.agree and b.agree, EQUAL) for a, b in pairs)
     return Table(
         "layers",
@@ -100,7 +104,7 @@ def _model_columns(simulations: Sequence[Simulation]) -> tuple[Column, ...]:
 
     columns = (
         column("model", lambda s: fact("model", s.model.name, s.model.source)),
-        column("layers", lambda s: fact("layers", len(s.scaled.layers), s.scaled.source), 3),
+        column("layers", lambda s: fact("layers", len(s.ran.layers), s.ran.source), 3),
         column("KV", lambda s: fact("kv", s.scenario.kv.name, "--kv, or the model's dtype"), 2),
         column("figures", lambda s: fact("figures", len(named_checks(s)), "compared"), 1),
         column("differ", lambda s: fact("differing", len(differing_checks(s)), EQUAL)),

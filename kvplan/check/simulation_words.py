@@ -21,18 +21,31 @@ MOST_LENGTHS = 8
 
 def heading(simulation: Simulation) -> str:
     """Return what was run, in three lines."""
-    scaled, scenario = simulation.scaled, simulation.scenario
-    size = f"{counted(len(scaled.layers), 'layer')} x {scaled.hidden_size:,} hidden"
+    ran, scenario = simulation.ran, simulation.scenario
     match scenario.allocation:
         case Paged(block_tokens=tokens):
             kept = f"in blocks of {counted(tokens, 'token')}"
         case Contiguous(max_tokens=tokens):
             kept = f"in one piece of {counted(tokens, 'token')} a request"
-    return (
-        f"{simulation.model.name} scaled down to {size}, with random weights\n"
-        f"{heads_in_words(scaled)}, {scenario.kv.name} KV {kept}\n"
-        f"{requests_in_words(scenario)}"
-    )
+    size = f"{counted(len(ran.layers), 'layer')} x {ran.hidden_size:,} hidden"
+    if simulation.continuation is None:
+        what = f"{simulation.model.name} scaled down to {size}, with random weights"
+    else:
+        what = f"{simulation.model.name}, {size}, with its own weights"
+    heads = f"{heads_in_words(ran)}, {scenario.kv.name} KV {kept}"
+    return f"{what}\n{heads}\n{load_in_words(simulation)}"
+
+
+def load_in_words(simulation: Simulation) -> str:
+    """Return what was read, and what was added to it."""
+    continuation = simulation.continuation
+    if continuation is None:
+        return requests_in_words(simulation.scenario)
+    (length,), ((*tokens,),) = simulation.scenario.prompt_tokens, simulation.measurement.tokens
+    whole = continuation.whole_tokens
+    read = f"{counted(length, 'token')} of text" + (f", the first of {whole:,}" if whole > length else "")
+    ended = "; the last one ends the text" if continuation.stopped else ""
+    return f"{read}; {counted(len(tokens), 'token')} added{ended}"
 
 
 def requests_in_words(scenario: Scenario) -> str:

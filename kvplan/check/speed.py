@@ -17,10 +17,12 @@ class Speed:
     Args:
         machine: what it can do at most.
         steps: the steps whose speed is told: decode steps where there are any.
+        first_token_s: the time of all prefill steps: of one request, its time to first token.
     """
 
     machine: Machine
     steps: tuple[StepRecord, ...]
+    first_token_s: float
 
     @property
     def decoding(self) -> bool:
@@ -49,4 +51,5 @@ def measure_speed(measurement: Measurement) -> Speed:
     decode = tuple(step for step in measurement.steps if step.phase is Phase.DECODE)
     steps = decode or measurement.steps
     counted = steps[-1].counted
-    return Speed(measure_machine(counted.weights_read_bytes + counted.cache_read_bytes), steps)
+    prefill = sum(step.seconds for step in measurement.steps if step.phase is Phase.PREFILL)
+    return Speed(measure_machine(counted.weights_read_bytes + counted.cache_read_bytes), steps, prefill)

@@ -83,6 +83,11 @@ class ListOptions:
             raise UsageError(f"--json and --format {self.format}: one of them")
         return "json" if self.json else self.format
 
+    @property
+    def is_table(self) -> bool:
+        """Whether the answer is a table on standard output; raises UsageError as :attr:`shown` does."""
+        return self.shown == "table" and output_path(self.output) is None
+
     def require_known(self) -> None:
         """Refuse an unknown format or colour setting before anything runs; raises UsageError."""
         from kvplan.cli.streams import terminal

@@ -46,9 +46,10 @@ class Steps:
         self._progress.tasks[0].start_time = self._began
 
     def stop(self) -> None:
-        """Take the line away."""
+        """Take the line away, until the next step."""
         if self._progress is not None:
             self._progress.stop()
+            self._progress = None
 
 
 @contextmanager

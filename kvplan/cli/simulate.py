@@ -10,13 +10,15 @@ from kvplan.cli.deployment import Kv, LatentCache, ModelName
 from kvplan.cli.options import AnswerOptions, count, exit_where_no, optional_count, whole_number
 from kvplan.cli.picture import PlotOptions
 from kvplan.cli.plan_option import with_plan
-from kvplan.cli.progress import progress
+from kvplan.cli.progress import Steps, progress
 from kvplan.cli.spread import spread
+from kvplan.cli.told_text import ToldText
 from kvplan.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kvplan.api.report import Report
     from kvplan.api.simulate import SimulateOptions
     from kvplan.specs.catalog import Found
 
@@ -29,10 +31,24 @@ def simulate(
     all_models: Annotated[
         bool, typer.Option("--all", help="Simulate every model of --specs DIR, or every bundled one.")
     ] = False,
-    batch: Annotated[str, typer.Option(metavar="N", help="Requests, of different lengths.")] = "4",
-    prompt: Annotated[str, typer.Option(metavar="N", help="Tokens of the longest prompt.")] = "512",
-    tokens: Annotated[str, typer.Option(metavar="N", help="Tokens each request adds.")] = "32",
-    seed: Annotated[str, typer.Option(metavar="N", help="Seed of weights, prompts and lengths.")] = "0",
+    prompt: Annotated[
+        str, typer.Option(metavar="TEXT", help="A text for a checkpoint to continue, with its own weights.")
+    ] = "",
+    text: Annotated[
+        str, typer.Option(metavar="FILE", help="A file whose text it continues: UTF-8, up to 16 MiB.")
+    ] = "",
+    batch: Annotated[
+        str, typer.Option(metavar="N", help="Requests, of different lengths; 4 if absent, 1 of a text.")
+    ] = "",
+    prompt_tokens: Annotated[
+        str, typer.Option(metavar="N", help="Tokens of the longest prompt; of a text, the first so many.")
+    ] = "512",
+    tokens: Annotated[
+        str, typer.Option(metavar="N", help="Tokens each request adds; a text may end sooner.")
+    ] = "32",
+    seed: Annotated[
+        str, typer.Option(metavar="N", help="Seed of random weights, prompts and lengths; 0 if absent.")
+    ] = "",
     cache: Annotated[str, typer.Option(metavar="HOW", help="paged, or contiguous.")] = "paged",
     kv: Kv = "",
     latent_cache: LatentCache = "latent",
@@ -50,9 +66,10 @@ def simulate(
     picture: PlotOptions,
     answer: AnswerOptions,
 ) -> None:
-    """Run a model scaled down on the bundled engine, and set the plan beside what was counted.
+    """Run a model on the bundled engine, and set the plan beside what was counted.
 
-    The scaled model keeps what decides how a cache behaves. Exits 1 where a figure differs.
+    It is scaled down, with random weights, and keeps what decides how a cache behaves. With --prompt or
+    --text, a checkpoint runs whole and continues the text. Exits 1 where a figure differs.
 
     Example: kvplan simulate llama-3.1-8b --kv int8
     """
@@ -67,10 +84,12 @@ def simulate(
     answer.require_known()
     picture.require_known()
     options: SimulateOptions = {
-        "batch": count("--batch", batch, api.LARGEST_BATCH),
-        "prompt": count("--prompt", prompt, api.LARGEST_PROMPT),
+        "prompt": prompt or None,
+        "text": text or None,
+        "batch": optional_count("--batch", batch, api.LARGEST_BATCH),
+        "prompt_tokens": count("--prompt-tokens", prompt_tokens, api.LARGEST_PROMPT),
         "tokens": count("--tokens", tokens, api.LARGEST_TOKENS),
-        "seed": whole_number("--seed", seed, api.LARGEST_SEED),
+        "seed": whole_number("--seed", seed, api.LARGEST_SEED) if seed else None,
         "cache": cache,
         "kv": kv or None,
         "latent_cache": latent_cache,
@@ -83,11 +102,24 @@ def simulate(
     with progress(quiet=answer.quiet) as steps:
         if all_models:
             report = api.simulate_all(files, on_step=steps, **options)
+        elif answer.is_table and not explain:
+            report = _told(steps, files[0], options)
         else:
             report = api.simulate(files[0], on_step=steps, **options)
         picture.save(report.chart, steps)
     answer.show_of(files, report, explain=explain)
     exit_where_no(report)
+
+
+def _told(steps: Steps, model: Found, options: SimulateOptions) -> Report:
+    """Simulate a model, and show the text it makes, if it does, while it makes it."""
+    from kvplan.api.simulate import simulate
+
+    told = ToldText(steps)
+    try:
+        return simulate(model, on_step=told.step, on_text=told.add, **options)
+    finally:
+        told.end()
 
 
 def _files(name: str, folder: Path | None) -> list[Found]:

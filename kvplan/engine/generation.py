@@ -91,6 +91,7 @@ def generate(
     chunk_tokens: int,
     on_step: Callable[[StepRecord], None] | None = None,
     *,
+    on_token: Callable[[int, int], None] | None = None,
     keep_logits: bool = False,
     share_prefixes: bool = True,
 ) -> Generation:
@@ -105,6 +106,7 @@ def generate(
         chooser: chooses the tokens; it knows a request by its place among all.
         chunk_tokens: tokens of a prompt read in one step at most.
         on_step: called with every step when it has ended.
+        on_token: called with a request's place among all, and a token, as soon as that is chosen.
         keep_logits: keep the logits every token was chosen from.
         share_prefixes: what the cache knows of a prompt is not read again.
 
@@ -117,7 +119,7 @@ def generate(
         raise UsageError(f"a prompt is read at least one token at a time, not {chunk_tokens}")
     if any(not len(request.prompt) or request.max_new_tokens < 1 for request in requests):
         raise UsageError("a request needs a prompt of at least one token, and one token to add")
-    runner = _Runner(decoder, cache, chooser, on_step, keep_logits)
+    runner = _Runner(decoder, cache, chooser, on_step, on_token, keep_logits)
     try:
         for request in requests:
             runner.prefill(request, chunk_tokens, share_prefixes=share_prefixes)
@@ -139,11 +141,12 @@ class _Runner:
         cache: Cache,
         chooser: Chooser,
         on_step: Callable[[StepRecord], None] | None,
+        on_token: Callable[[int, int], None] | None,
         keep_logits: bool,
     ) -> None:
         self.run = Generation()
         self._decoder, self._cache, self._chooser = decoder, cache, chooser
-        self._on_step, self._keep_logits = on_step, keep_logits
+        self._on_step, self._on_token, self._keep_logits = on_step, on_token, keep_logits
 
     def prefill(self, request: Request, chunk_tokens: int, *, share_prefixes: bool) -> None:
         """Read a request's prompt, what the cache knows of it aside, and choose its first token."""
@@ -187,6 +190,8 @@ class _Runner:
             self.run.tokens[index].append(token)
             if self._keep_logits:
                 self.run.logits[index].append(logits[row])
+            if self._on_token is not None:
+                self._on_token(index, token)
 
 
 def _ended(tokens: Sequence[int], request: Request) -> bool:

@@ -49,8 +49,8 @@ def test_text_is_what_the_command_writes(name, command):
 
 
 def test_a_simulation_is_what_the_command_counts(command):
-    report = kvplan.simulate("gpt2", prompt=40, tokens=4, layers=2, hidden=64, kv="int8")
-    arguments = ("--prompt", "40", "--tokens", "4", "--layers", "2", "--hidden", "64", "--kv", "int8")
+    report = kvplan.simulate("gpt2", prompt_tokens=40, tokens=4, layers=2, hidden=64, kv="int8")
+    arguments = ("--prompt-tokens", "40", "--tokens", "4", "--layers", "2", "--hidden", "64", "--kv", "int8")
     status, out, _ = command("simulate", "gpt2", *arguments, "--json")
     told, data = json.loads(out), report.to_dict()
     assert status == 0
@@ -62,7 +62,7 @@ def test_a_simulation_is_what_the_command_counts(command):
 
 def test_steps_are_told_to_who_asks():
     said = []
-    kvplan.simulate("gpt2", prompt=8, tokens=2, layers=1, hidden=32, on_step=said.append)
+    kvplan.simulate("gpt2", prompt_tokens=8, tokens=2, layers=1, hidden=32, on_step=said.append)
     assert said
     assert all(isinstance(line, str) and line for line in said)
 
@@ -93,7 +93,7 @@ def test_charts_are_of_their_kind_and_the_best_is_first(name, kinds):
 
 
 def test_the_chart_of_a_simulation_is_of_it():
-    report = kvplan.simulate("gpt2", prompt=8, tokens=2, layers=1, hidden=32)
+    report = kvplan.simulate("gpt2", prompt_tokens=8, tokens=2, layers=1, hidden=32)
     assert list(report.charts) == ["simulate"]
     assert report.chart().title.startswith("The plan holds: ")
 
@@ -155,7 +155,7 @@ def test_what_cannot_be_drawn_is_refused():
         (lambda: kvplan.compare("gpt2", gpu="t4", batch=0), "batch: 0 is out of range"),
         (lambda: kvplan.compare("gpt2", gpu="t4", context=2_000), "--context: 2,000 tokens are more than"),
         (lambda: kvplan.compare("gpt2", gpu="t4", changes=["kv"]), "no KV format named ''"),
-        (lambda: kvplan.simulate("gpt2", prompt=0), "prompt: 0 is out of range"),
+        (lambda: kvplan.simulate("gpt2", prompt_tokens=0), "prompt_tokens: 0 is out of range"),
         (lambda: kvplan.simulate("gpt2", layers=0), "layers: 0 is out of range"),
         (lambda: kvplan.simulate("gpt2", cache="ring"), "no cache named 'ring'"),
         (lambda: kvplan.simulate("gpt2", latent_cache="expanded"), "gpt2 has no latent attention"),

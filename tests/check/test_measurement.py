@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from kvplan.allocation import Paged
-from kvplan.arch.scale_down import scaled_down
-from kvplan.check import measurement
-from kvplan.check.measurement import measure
+from kvplan.check import simulation
 from kvplan.check.scenario import Scenario
-from kvplan.check.simulation import LOGIT_TOLERANCE
+from kvplan.check.simulation import LOGIT_TOLERANCE, simulate
 from kvplan.engine import expert_block
 from kvplan.engine.block_selector import BlockSelector
 from kvplan.engine.choices import EarlierChoices
@@ -26,7 +24,7 @@ ROUTERS = {"olmoe-1b-7b": 22, "deepseek-v3": 96, "phi-3.5-moe": 6}
 
 
 def cached_error(model):
-    return measure(scaled_down(model, layers=5, hidden_size=64), SCENARIO, lambda _: None).errors.cached
+    return simulate(model, SCENARIO, lambda _: None, layers=5, hidden_size=64).measurement.errors.cached
 
 
 def repeat_experts(monkeypatch, different):
@@ -39,7 +37,7 @@ def repeat_experts(monkeypatch, different):
                 weight[:] = weight[np.arange(len(weight)) % different]
         return weights
 
-    monkeypatch.setattr(measurement, "random_weights", repeated)
+    monkeypatch.setattr(simulation, "random_weights", repeated)
 
 
 def favour(monkeypatch, by):

@@ -10,8 +10,9 @@ from kvplan.arch.experts import Experts
 from kvplan.arch.scale_down import scaled_down
 from kvplan.check.measurement import measure
 from kvplan.check.scenario import Scenario, mixed_lengths, require_positions, room_for
-from kvplan.check.simulation import simulate
+from kvplan.check.simulation import drawn_requests, simulate
 from kvplan.engine.generation import Phase
+from kvplan.engine.random_weights import random_weights
 from kvplan.errors import UsageError
 from kvplan.storage import TensorRole, kv_format
 
@@ -58,7 +59,7 @@ def test_more_tokens_than_positions_are_refused(bundled):
     require_positions(gpt2, 1024)
     with pytest.raises(UsageError, match="1,025 tokens are more than the 1,024 positions of gpt2") as error:
         require_positions(gpt2, 1025)
-    assert error.value.hint == "a smaller --prompt or --tokens"
+    assert error.value.hint == "a smaller --prompt-tokens or --tokens"
 
 
 def test_prompts_that_begin_alike_are_each_read(bundled):
@@ -85,7 +86,8 @@ def test_a_decode_step_reads_every_weight_once(representative, bundled):
     """
     model = scaled_down(bundled(representative), hidden_size=32)
     scenario = Scenario((2, 5, 3), 3, 16, 1, FP32, Paged(16))
-    measured = measure(model, scenario, nothing)
+    weights = random_weights(model, scenario.seed)
+    measured = measure(model, weights, drawn_requests(model, scenario), scenario, nothing)
     looked_up = (TensorRole.EMBEDDING, TensorRole.POSITIONS)
     outer = [w for w in model.input_weights() if w.role not in looked_up] + [*model.output_weights()]
     always = sum(4 * weight.elements for weight in outer)

@@ -42,7 +42,7 @@ def check_figures(model, mix):
     simulation = simulate(model, MIXES[mix], nothing)
     assert [(c.name, c.predicted.value, c.measured.value) for c in simulation.disagreeing] == []
     assert len(simulation.checks) >= 13
-    assert len(simulation.layer_checks) == len(simulation.scaled.layers)
+    assert len(simulation.layer_checks) == len(simulation.ran.layers)
 
 
 def wrong(formula, change):

@@ -33,7 +33,7 @@ def run(model, scenario=SHORT, **scale):
 def report_of(simulation):
     steps = simulation.measurement.steps
     decode = tuple(step for step in steps if step.phase is Phase.DECODE)
-    return simulation_report(simulation, Speed(MACHINE, decode or steps), FILES)
+    return simulation_report(simulation, Speed(MACHINE, decode or steps, 0.25), FILES)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_no_number_of_the_proof_is_cut(width, gemma):
 def test_the_verdict_counts_every_figure(bundled):
     """A recurrent layer's live and allocated bytes are two figures, though they are one state."""
     simulation = run(bundled("qwen3-next-80b-a3b"))
-    figures = len(simulation.checks) + 2 * len(simulation.scaled.layers)
+    figures = len(simulation.checks) + 2 * len(simulation.ran.layers)
     verdict = report_of(simulation).verdict
     assert (verdict.yes, verdict.text) == (True, f"The plan holds: {figures} of {figures} figures agree.")
 
@@ -208,8 +208,8 @@ def test_speed_is_no_part_of_the_verdict(gemma):
 def test_a_share_is_never_rounded_up(taken, told, gemma):
     """Steps that take so many times their least time."""
     step = next(step for step in gemma.measurement.steps if step.phase is Phase.DECODE)
-    bound = Speed(MACHINE, (step,)).bound_s(step)
-    speed = Speed(MACHINE, (replace(step, seconds=bound * taken),))
+    bound = Speed(MACHINE, (step,), 0.25).bound_s(step)
+    speed = Speed(MACHINE, (replace(step, seconds=bound * taken),), 0.25)
     found = simulation_report(gemma, speed, FILES)
     assert f" in decode, {told} of the roofline\n" in render_table(found, Terminal())
     assert to_dict(found)["step_time_fraction_of_bound"] == pytest.approx(1 / taken)

@@ -17,17 +17,17 @@ STEP = StepRecord(Phase.DECODE, 2, 2, 9, 8.0, COUNTED, 0, 0)
 
 
 def measurement(*steps):
-    return Measurement(0, (), 0, 0, Counter(), Counter(), steps, LogitErrors(0.0, 0.0, 1.0))
+    return Measurement(0, (), 0, 0, Counter(), Counter(), steps, (), LogitErrors(0.0, 0.0, 1.0))
 
 
 def test_products_and_attention_each_take_their_own_bound():
     """Weights: 3 s to multiply, 2 to read. Cache: 0.5 s to multiply, 1 to read. Four in all."""
-    assert Speed(MACHINE, (STEP,)).bound_s(STEP) == 4
+    assert Speed(MACHINE, (STEP,), 0.0).bound_s(STEP) == 4
 
 
 def test_a_run_is_as_fast_as_its_middle_step():
     steps = tuple(replace(STEP, seconds=seconds) for seconds in (40.0, 8.0, 5.0))
-    found = Speed(MACHINE, steps)
+    found = Speed(MACHINE, steps, 0.0)
     assert found.fraction_of_bound == 0.5
     assert found.tokens_per_s == 6 / 53
     assert found.decoding
@@ -52,3 +52,4 @@ def test_decode_steps_are_told_where_there_are_any(phases, told, monkeypatch):
     assert found.steps == tuple(steps[n] for n in told)
     assert found.decoding == (Phase.DECODE in phases)
     assert asked == [11 * told[-1]]
+    assert found.first_token_s == 8 * phases.count(Phase.PREFILL)

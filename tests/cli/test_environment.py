@@ -15,10 +15,10 @@ import pytest
 
 KVPLAN = (sys.executable, "-m", "kvplan")
 TABLE = ("capacity", "llama-3.1-8b", "--gpu", "h100-sxm")
-SHORT = ("--hidden", "32", "--prompt", "24", "--tokens", "4", "--batch", "2")
+SHORT = ("--hidden", "32", "--prompt-tokens", "24", "--tokens", "4", "--batch", "2")
 PROOF = ("simulate", "gemma-3-4b", *SHORT)
 TIME = ("roofline", "mixtral-8x7b", "--gpu", "h100-sxm", "--tp", "4", "--batch", "1,64", "--price", "3")
-ENDLESS = ("simulate", "llama-3.1-8b", "--prompt", "2k", "--tokens", "4k", "--batch", "8")
+ENDLESS = ("simulate", "llama-3.1-8b", "--prompt-tokens", "2k", "--tokens", "4k", "--batch", "8")
 ESCAPE = "\x1b["
 CLEAN = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "TERM", "LC_ALL", "PYTHONIOENCODING")}
 

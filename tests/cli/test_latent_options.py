@@ -38,9 +38,8 @@ def test_an_expanded_cache_is_read_in_decode(command):
 
 @pytest.mark.parametrize("name", ["deepseek-v2-lite", "kimi-linear-48b-a3b"])
 def test_a_run_with_an_expanded_cache_is_what_was_planned(name, command):
-    data = told(
-        command, "simulate", name, "--latent-cache", "expanded", "--prompt", "40", "--tokens", "4", "--quiet"
-    )
+    short = ("--prompt-tokens", "40", "--tokens", "4", "--quiet")
+    data = told(command, "simulate", name, "--latent-cache", "expanded", *short)
     assert data["verdict"]["agree"] is True
 
 

@@ -151,7 +151,7 @@ def test_prompts_alone_have_no_closed_loop(plan, command):
 
 def test_a_plan_says_what_a_simulation_runs_not_how_long(plan, command):
     text = "name: small\nmodel: llama-3.1-8b\ngpu: t4\ndeployment: {kv: int8, chunk: 8k}\n"
-    quick = ("--prompt", "48", "--tokens", "4", "--explain", "cache_allocated", "--json")
+    quick = ("--prompt-tokens", "48", "--tokens", "4", "--explain", "cache_allocated", "--json")
     path = plan(text + "workload: {batch: 500, context: 64k}\n")
     planned = command("simulate", "--plan", path, *quick)
     assert planned == command("simulate", "llama-3.1-8b", "--kv", "int8", *quick)

@@ -65,6 +65,20 @@ def test_nothing_is_left_of_it(monkeypatch, clock):
     assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") >= 0
 
 
+def test_the_line_comes_back_after_it_was_taken_away(monkeypatch, clock):
+    screen = Screen(terminal=True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    with progress(quiet=False) as steps:
+        clock[0] += 2
+        steps("reading")
+        steps.stop()
+        between = screen.getvalue()
+        assert re.search(r"\x1b\[2K[^ ]*$", between)
+        steps("comparing")
+        assert "comparing, step 2" in screen.getvalue()[len(between) :]
+    assert re.search(r"\x1b\[2K[^ ]*$", screen.getvalue())
+
+
 @pytest.mark.parametrize(
     "options",
     [{"waits": (0.3, 0.3, 0.3)}, {"quiet": True}, {"terminal": False}, {"waits": ()}],
@@ -116,7 +130,7 @@ def test_a_simulation_tells_its_steps(monkeypatch, clock, command):
         return clock[0]
 
     monkeypatch.setattr(module, "monotonic", slow)
-    tiny = ("--layers", "1", "--hidden", "32", "--prompt", "8", "--tokens", "2", "--batch", "1")
+    tiny = ("--layers", "1", "--hidden", "32", "--prompt-tokens", "8", "--tokens", "2", "--batch", "1")
     status, out, _ = command("simulate", "gpt2", *tiny)
     assert status == 0
     assert out.startswith("gpt2 scaled down to ")

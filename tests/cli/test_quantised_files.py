@@ -55,6 +55,6 @@ def test_bytes_of_a_token(folder, told):
 
 
 def test_a_simulation_caches_what_the_files_ask_for(folder, command):
-    status, out, _ = command("simulate", folder, "--tokens", "2", "--prompt", "64", "--layers", "1")
+    status, out, _ = command("simulate", folder, "--tokens", "2", "--prompt-tokens", "64", "--layers", "1")
     assert status == 0
     assert "fp8 KV in blocks" in out

@@ -313,7 +313,7 @@ def test_a_group_without_a_command_shows_its_help(group, command):
 # What simulate takes as counts, and the largest of each.
 COUNTS = {
     "--batch": "256",
-    "--prompt": "65,536",
+    "--prompt-tokens": "65,536",
     "--tokens": "4,096",
     "--chunk": "65,536",
     "--block-size": "65,536",
@@ -366,8 +366,8 @@ SIMULATIONS = [
     ("gpt2 --specs nowhere", "--specs: 'nowhere' is no folder   (it holds models/*.yaml and gpus/*.yaml)"),
     ("--all --specs empty", "--all: no model in 'empty'   (it holds models/*.yaml)"),
     (
-        "gpt2 --prompt 1k --tokens 1",
-        "1,025 tokens are more than the 1,024 positions of gpt2   (a smaller --prompt or --tokens)",
+        "gpt2 --prompt-tokens 1k --tokens 1",
+        "1,025 tokens are more than the 1,024 positions of gpt2   (a smaller --prompt-tokens or --tokens)",
     ),
     (
         "gpt2 --kv int8-kivi --block-size 16",
@@ -385,8 +385,8 @@ SIMULATIONS = [
         "   (--kv int8 has a scale for each token)",
     ),
     (
-        "--all --prompt 2k",
-        "2,080 tokens are more than the 2,048 positions of bloom-176b   (a smaller --prompt or --tokens)",
+        "--all --prompt-tokens 2k",
+        "2,080 tokens are more than the 2,048 positions of bloom-176b   (a smaller --prompt-tokens or --tokens)",
     ),
 ]
 
@@ -404,7 +404,7 @@ def test_a_simulation_that_no_memory_holds(refused, monkeypatch):
     (line,) = refused("simulate", "llama-3.1-8b", "--hidden", "512")
     assert re.fullmatch(
         r"llama-3\.1-8b at this scale takes [\d.]+ GiB, more than half of this machine's memory   "
-        r"\(a smaller --hidden, --layers, --batch or --prompt\)",
+        r"\(a smaller --hidden, --layers, --batch or --prompt-tokens\)",
         line,
     )
 
@@ -412,7 +412,7 @@ def test_a_simulation_that_no_memory_holds(refused, monkeypatch):
 def test_an_odd_head_in_a_packed_format(folder, refused):
     model = (bundled_folder() / "models" / "gpt2.yaml").read_text(encoding="utf-8")
     (folder / "odd.yaml").write_text(model.replace("head_dim: 64", "head_dim: 63"))
-    (line,) = refused("simulate", "./odd.yaml", "--kv", "int4", "--prompt", "8", "--tokens", "2")
+    (line,) = refused("simulate", "./odd.yaml", "--kv", "int4", "--prompt-tokens", "8", "--tokens", "2")
     assert "int4" in line
     assert "63" in line
 

@@ -12,7 +12,7 @@ from kvplan.errors import ExitStatus
 from kvplan.plan import requests, step_work, visibility
 from kvplan.specs.catalog import bundled_folder
 
-TINY = ("--layers", "1", "--hidden", "32", "--prompt", "24", "--tokens", "4", "--batch", "2")
+TINY = ("--layers", "1", "--hidden", "32", "--prompt-tokens", "24", "--tokens", "4", "--batch", "2")
 LLAMA = ("simulate", "llama-3.1-8b", *TINY)
 
 
@@ -120,7 +120,7 @@ def test_the_same_question_has_the_same_answer_but_for_time(simulated):
         (("--hidden", "64"), "weights_bytes"),
         (("--seed", "1"), "prefill_attention_flops"),
         (("--batch", "3"), "cache_live_bytes"),
-        (("--prompt", "25"), "cache_live_bytes"),
+        (("--prompt-tokens", "25"), "cache_live_bytes"),
         (("--tokens", "5"), "cache_live_bytes"),
         (("--chunk", "8"), "prefill_cache_read_bytes"),
         (("--cache", "contiguous"), "cache_allocated_bytes"),
@@ -130,7 +130,7 @@ def test_the_same_question_has_the_same_answer_but_for_time(simulated):
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
 )
 def test_every_option_changes_what_it_should(options, changed, simulated):
-    more = ("--batch", "8", "--prompt", "100") if options[0] in ("--seed", "--cache") else ()
+    more = ("--batch", "8", "--prompt-tokens", "100") if options[0] in ("--seed", "--cache") else ()
     usual = ("llama-3.1-8b", *TINY, *more)
     before, after = checks_of(simulated(*usual)), checks_of(simulated(*usual, *options))
     assert before[changed] != after[changed]
@@ -162,7 +162,7 @@ def test_a_contiguous_cache_has_no_blocks(simulated):
 @pytest.mark.parametrize("kv", ["fp32", "fp16", "fp8", "int8", "int4", "int2", "int8-kivi", "int4-kivi", "int2-kivi"])
 def test_every_format_agrees_in_both_caches(kv, simulated):
     for cache in ("paged", "contiguous"):
-        data = simulated("llama-3.1-8b", *TINY, "--prompt", "70", "--kv", kv, "--cache", cache)
+        data = simulated("llama-3.1-8b", *TINY, "--prompt-tokens", "70", "--kv", kv, "--cache", cache)
         assert data["agree"]
         assert 0 <= data["kv_cost"]["logits_error_share"] < 0.5
 

@@ -135,6 +135,22 @@ def test_logits_are_kept_where_they_are_asked_for(runner_of, prompt):
     assert run(runner, requests).logits == [[], []]
 
 
+def test_every_token_is_told_when_it_is_chosen(runner_of, prompt):
+    """Behind the step that makes it: the first of a request comes from its prompt."""
+    told = []
+    requests = [Request(prompt(n), new) for n, new in [(9, 3), (4, 2)]]
+    found = run(
+        runner_of("gqa"),
+        requests,
+        chunk=5,
+        on_step=lambda step: told.append(step.phase),
+        on_token=lambda index, token: told.append((index, token)),
+    )
+    (a, b, c), (d, e) = found.tokens
+    read, decode = Phase.PREFILL, Phase.DECODE
+    assert told == [read, read, (0, a), read, (1, d), decode, (0, b), (1, e), decode, (0, c)]
+
+
 def test_a_replay_chooses_what_was_chosen(runner_of, prompt):
     runner = runner_of("gqa")
     requests = [Request(prompt(9), 4), Request(prompt(4), 2)]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from kvplan.charts import Axis, Chart, Curves, Dot, Dots, Hue, Limit, Line, Spacing
 from kvplan.check.simulation import Check, Simulation
+from kvplan.check.simulation_words import load_in_words
 from kvplan.plan.charts.words import requests
 from kvplan.units import Unit
 
@@ -15,10 +16,16 @@ MOST_NAMED = 3
 
 def simulation_chart(simulation: Simulation) -> Chart:
     """Return every figure on or off the line where both say the same, and the cache over the steps."""
-    scenario, scaled = simulation.scenario, simulation.scaled
-    prompts = f"{min(scenario.prompt_tokens):,} to {max(scenario.prompt_tokens):,}"
-    load = f"{requests(len(scenario.prompt_tokens))} of {prompts} tokens, {scenario.new_tokens:,} new each"
-    size = f"scaled down to {len(scaled.layers)} layers x {scaled.hidden_size} hidden"
+    scenario, ran = simulation.scenario, simulation.ran
+    size = f"{len(ran.layers)} layers x {ran.hidden_size} hidden"
+    if simulation.continuation is None:
+        prompts = f"{min(scenario.prompt_tokens):,} to {max(scenario.prompt_tokens):,}"
+        load = (
+            f"{requests(len(scenario.prompt_tokens))} of {prompts} tokens, {scenario.new_tokens:,} new each"
+        )
+        size = f"scaled down to {size}"
+    else:
+        load = load_in_words(simulation)
     return Chart(
         kind="simulate",
         title=_title(simulation),

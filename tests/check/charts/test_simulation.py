@@ -75,7 +75,7 @@ def test_the_cache_is_drawn_after_every_step_and_ends_as_counted(run, model, sce
 def test_bytes_of_a_step_are_those_of_the_tokens_stored_by_then(run):
     simulation = run("llama-3.1-8b")
     allocated, live = simulation_chart(simulation).panels[1].lines
-    scaled = simulation.scaled
+    scaled = simulation.ran
     attention = scaled.layers[0].mixer
     token = len(scaled.layers) * attention.num_key_value_heads * attention.head_dim * 2 * 4
     stored = [(9,), (9, 16), (9, 32), (9, 40), (10, 41), (11, 42), (12, 43), (13, 44)]
