@@ -1,4 +1,4 @@
-"""Check that every way of installing kvplan carries every spec: each lists them all and answers."""
+"""Check that every way of installing kvplan carries all its data: each lists the specs and quotes prices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-QUESTION = ["capacity", "llama-3.1-8b", "--gpu", "h100-sxm"]
+# What reads a model, an accelerator and the measured prices.
+QUESTION = ["compare", "llama-3.1-8b", "--gpu", "h100-sxm", "--only", "--with", "kv=fp8"]
 
 
 def run(*command: str | Path) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from kvplan.api.given import given, refuse_drafting
+from kvplan.api.given import files_of, given, refuse_drafting
 from kvplan.api.load import GpuLike, ModelLike
 from kvplan.api.report import Report
 from kvplan.api.silence import silent
@@ -37,6 +38,7 @@ def compare(
     only: bool = False,
     what_if: bool = False,
     measure: bool = True,
+    quality: str | os.PathLike[str] | None = None,
     on_step: Callable[[str], None] = silent,
     **options: Unpack[PlanOptions],
 ) -> Report:
@@ -54,7 +56,9 @@ def compare(
         changes: options of your own beside the usual ones, each as ``kv=fp8,weights=int4`` or read from that.
         only: compare ``changes`` and nothing else.
         what_if: also options that make another model: fewer KV heads, windows.
-        measure: measure what options cost in accuracy, on the model scaled down.
+        measure: measure what other weights and models cost in accuracy, on the model scaled down.
+        quality: a results file of ``kvplan quality``, whose prices of KV formats are quoted; that of
+            SmolLM2-135M-Instruct, which comes with kvplan, if absent.
         on_step: called with what goes on, whenever something else does.
 
     Raises:
@@ -71,10 +75,13 @@ def compare(
     tried = list(dict.fromkeys([*(() if only else usual_changes(setup)), *own]))
     from kvplan.check.comparison import compare as compared
     from kvplan.check.comparison_report import comparison_report
+    from kvplan.check.measured_price import read_prices, results_file
 
-    done = compared(setup, tried, on_step, what_if=what_if or only, measured=measure)
+    results = results_file(quality)
+    prices = read_prices(results.path)
+    done = compared(setup, tried, on_step, prices=prices, what_if=what_if or only, measured=measure)
     load = (("batch", setup.load.batch), ("context_tokens", setup.load.context))
-    report = comparison_report(done, (*plan.files, *load))
+    report = comparison_report(done, (*plan.files, *files_of("quality", results), *load))
     return Report.of(report, {"compare": lambda: _chart(done)})
 
 

@@ -1,25 +1,35 @@
 """What to change, in sentences with the numbers behind them, the most worthwhile first.
 
 Worth is the expected rate of a full machine for each GPU, against the baseline's, and of that the share of
-greedy tokens that stay the same. Fewer than 8 bits come after all others: random weights cannot tell what
-they cost trained ones, whose outliers they meet first. Of options that change the same things, the best is
-named; of several together that are worth no more than some of them, those.
+most likely tokens that stay the same: with the KV format on a real model, with the weights on random ones.
+KV that is not sure to cost a real model less than 1% of perplexity comes after all others; what costs more
+than 5% is not advised: a smaller model would cost as much. Fewer than 8 bits come after all others too where
+no real model was measured, as weights are: random ones cannot tell what few bits cost trained ones, whose
+outliers they meet first. Of options that change the same things, the best is named; of several together that
+are worth no more than some of them, those.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from kvplan.check.price import EngineError
+from kvplan.check.measured_price import MeasuredPrice
 from kvplan.hardware.link import GPUS_OF_A_BOX
 from kvplan.plan.comparison import Outcome, Tried
 from kvplan.plan.setup import Setup
 from kvplan.storage import AsReleased, WeightStorage
 
+if TYPE_CHECKING:
+    from kvplan.check.price import EngineError
+
 # Less than this is not worth a sentence: the estimate cannot tell it from nothing.
 LEAST_GAIN = 1.05
 MOST_SENTENCES = 5
+# Rises of a real model's perplexity: what may be more than the first is held against an option, what is more
+# than the second rules it out.
+SMALL_RISE, LARGEST_RISE = 0.01, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +38,18 @@ class Compared:
 
     Args:
         tried: the option.
-        error: what it costs in accuracy; ``None`` where that was not measured.
-        unpriced: why it was not; empty where it was.
+        kv: what its KV format costs a real model; ``None`` where that is not known.
+        unquoted: why it is not; empty where it is.
+        error: what its weights, or another model, cost with random weights; ``None`` where neither is another
+            than was released, and where that was not measured.
+        unmeasured: why it was not; empty where it was, or there was nothing to measure.
     """
 
     tried: Tried
-    error: EngineError | None
-    unpriced: str = ""
+    kv: MeasuredPrice | None = None
+    unquoted: str = ""
+    error: EngineError | None = None
+    unmeasured: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +62,10 @@ class Advice:
 
 def advise(baseline: Compared, options: tuple[Compared, ...]) -> tuple[Advice, ...]:
     """Return what is worth changing, the best first; options that make another model are left out."""
-    known = [option for option in options if _can_be_advised(option)]
+    known = [option for option in options if _can_be_advised(baseline, option)]
     helping = [option for option in known if _helps(baseline, option)]
     found = [option for option in helping if not _bettered(baseline, option, known)]
-    found.sort(key=lambda option: (_few_bits(baseline, option), -_worth(baseline, option)))
+    found.sort(key=lambda option: (_costly(baseline, option), -_worth(baseline, option)))
     best = _best_of_each(baseline, found)[:MOST_SENTENCES]
     return tuple(Advice(option, _sentence(baseline, option)) for option in best)
 
@@ -72,11 +87,14 @@ def gain(baseline: Compared, option: Compared) -> float | None:
 # ------------------------------------------------------------------ what is worth a sentence
 
 
-def _can_be_advised(option: Compared) -> bool:
-    """Whether it applies, holds a request, leaves the model what it is, and keeps to known links."""
+def _can_be_advised(baseline: Compared, option: Compared) -> bool:
+    """Whether it applies, holds a request, leaves the model what it is and nearly as good, on known links."""
     setup, another = option.tried.setup, any(change.kind.what_if for change in option.tried.changes)
     in_a_box = setup is not None and setup.deployment.parallelism.gpus_that_talk <= GPUS_OF_A_BOX
-    return bool(rate_of_gpu(option)) and not another and in_a_box
+    too_dear = bool(
+        baseline.kv and option.kv and _rise(baseline.kv, option.kv.perplexity_change) > LARGEST_RISE
+    )
+    return bool(rate_of_gpu(option)) and not another and not too_dear and in_a_box
 
 
 def _helps(baseline: Compared, option: Compared) -> bool:
@@ -87,10 +105,21 @@ def _helps(baseline: Compared, option: Compared) -> bool:
 
 
 def _worth(baseline: Compared, option: Compared) -> float:
-    """Return the rate of a full GPU, less the share of greedy tokens that change."""
-    if option.error is None or baseline.error is None:
-        return rate_of_gpu(option)
-    return rate_of_gpu(option) * option.error.same_greedy / baseline.error.same_greedy
+    """Return the rate of a full GPU, less the share of most likely tokens that change."""
+    by_kv = _kept(baseline.kv.same_top1, option.kv.same_top1) if baseline.kv and option.kv else 1.0
+    greedy = baseline.error.same_greedy if baseline.error else 1.0
+    by_weights = _kept(greedy, option.error.same_greedy) if option.error else 1.0
+    return rate_of_gpu(option) * by_kv * by_weights
+
+
+def _kept(now: float, then: float) -> float:
+    """Return the share that stays the same against the baseline's, whose own errors count against none."""
+    return then / now if now else 1.0
+
+
+def _rise(baseline: MeasuredPrice, change: float) -> float:
+    """Return by how much perplexity rises above the baseline's, whose own change is free."""
+    return (1 + change) / (1 + baseline.perplexity_change) - 1
 
 
 def _bettered(baseline: Compared, option: Compared, others: Iterable[Compared]) -> bool:
@@ -99,11 +128,12 @@ def _bettered(baseline: Compared, option: Compared, others: Iterable[Compared]) 
     return any(set(o.tried.changes) < mine and _worth(baseline, o) * LEAST_GAIN >= worth for o in others)
 
 
-def _few_bits(baseline: Compared, option: Compared) -> bool:
-    """Whether it stores anything else in fewer than 8 bits."""
+def _costly(baseline: Compared, option: Compared) -> bool:
+    """Whether its KV may cost more than a little, or it has few bits of what is not known."""
     now, then = _setup(baseline).deployment, _setup(option).deployment
-    few_of_kv = then.kv != now.kv and then.kv.bits < 8
-    return few_of_kv or (then.weights != now.weights and _bits(then.weights) < 8)
+    rise = _rise(baseline.kv, option.kv.high) if baseline.kv and option.kv else None
+    kv_costs = then.kv.bits < 8 if rise is None else rise > SMALL_RISE
+    return (then.kv != now.kv and kv_costs) or (then.weights != now.weights and _bits(then.weights) < 8)
 
 
 def _bits(storage: WeightStorage) -> float:
@@ -114,11 +144,11 @@ def _bits(storage: WeightStorage) -> float:
 
 
 def _best_of_each(baseline: Compared, options: Iterable[Compared]) -> list[Compared]:
-    """Return the first of those that change the same things, those of few bits apart from the others."""
+    """Return the first of those that change the same things, those that cost more apart from the others."""
     found: dict[tuple[bool, frozenset[str]], Compared] = {}
     for option in options:
         keys = frozenset(change.kind.key for change in option.tried.changes)
-        found.setdefault((_few_bits(baseline, option), keys), option)
+        found.setdefault((_costly(baseline, option), keys), option)
     return list(found.values())
 
 
@@ -207,11 +237,17 @@ def condition(option: Compared) -> str:
 
 def _price(baseline: Compared, option: Compared) -> str:
     """Return what an option costs in accuracy, where that is not the baseline's own."""
-    error = option.error
-    if error is None or error == baseline.error:
-        return ""
-    same = f"{error.same_greedy:.0%} of greedy tokens the same"
-    return f"; logits off by {100 * error.logit_error:.2g}%, {same}"
+    found = [quoted_price(option.kv)] if option.kv and option.kv != baseline.kv else []
+    if option.error is not None and option.error != baseline.error:
+        same = f"{option.error.same_greedy:.0%} of greedy tokens the same"
+        found.append(f"random weights: logits off by {100 * option.error.logit_error:.2g}%, {same}")
+    return "".join(f"; {one}" for one in found)
+
+
+def quoted_price(price: MeasuredPrice) -> str:
+    """Return what a KV format costs, in words, with the model it was measured on."""
+    within = ", within its error" if price.low <= 0 <= price.high else ""
+    return f"perplexity {price.perplexity_change:+z,.1%} on {price.model}{within}"
 
 
 def _joined(parts: list[str]) -> str:

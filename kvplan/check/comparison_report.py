@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from kvplan.allocation import Contiguous
-from kvplan.check.advice import LEAST_GAIN, Advice, Compared, advise, condition, gain
+from kvplan.arch.entry import Latent
+from kvplan.check.advice import LEAST_GAIN, Advice, Compared, advise, condition, gain, quoted_price
 from kvplan.check.comparison import Comparison
+from kvplan.check.measured_price import MeasuredPrice, MeasuredPrices
 from kvplan.hardware.peak import peak_format
 from kvplan.plan.capacity_report import deployment_facts
 from kvplan.plan.comparison import SHORTEST, Outcome
@@ -15,6 +18,9 @@ from kvplan.plan.time_notes import time_notes
 from kvplan.results import Column, Facts, Quantity, Report, Scalar, Scale, Shown, Table, Verdict, fact
 from kvplan.storage import SIXTEEN_BIT
 from kvplan.units import Unit, short_count
+
+if TYPE_CHECKING:
+    from kvplan.check.price import EngineError
 
 _Figure = Callable[[Outcome], Scalar]
 
@@ -31,6 +37,7 @@ def comparison_report(comparison: Comparison, inputs: tuple[tuple[str, Scalar | 
             deployment_facts(comparison.setup.deployment),
             Facts("baseline", "Baseline", tuple(column.cells[0] for column in columns), Shown.NOT),
             _options(comparison, columns),
+            _quality(comparison.prices),
             *_not_applied(comparison),
             _what_to_change(advice),
         ),
@@ -75,10 +82,11 @@ def _columns(comparison: Comparison, rows: Sequence[Compared]) -> tuple[Column, 
         *_memory_columns(comparison, rows),
         *_time_columns(rows),
         Column("gain", "gain\nper GPU", tuple(_gain(comparison.baseline, row) for row in rows)),
-        _column("arithmetic_intensity", "FLOP\nper B", Unit.FLOPS_PER_BYTE, _intensity, rows, 10),
+        _column("arithmetic_intensity", "FLOP\nper B", Unit.FLOPS_PER_BYTE, _intensity, rows, 12),
         _column("kv_share", "", Unit.SHARE, lambda o: o.kv_share, rows),
-        _column("limit", "limit", Unit.NONE, lambda o: o.limit.value, rows, 7),
-        *_price_columns(rows),
+        _column("limit", "limit", Unit.NONE, lambda o: o.limit.value, rows, 9),
+        *_quoted_columns(rows),
+        *_random_columns(rows),
     )
 
 
@@ -86,13 +94,13 @@ def _memory_columns(comparison: Comparison, rows: Sequence[Compared]) -> tuple[C
     load, per_token = comparison.setup.load, Unit.BYTES_PER_TOKEN
     requests, context = f"requests\nof {short_count(load.context)}", f"context\nat batch {load.batch:,}"
     return (
-        _column("kv_bytes_per_token", "KV B\nper token", per_token, lambda o: o.kv_bytes_per_token, rows, 5),
+        _column("kv_bytes_per_token", "KV B\nper token", per_token, lambda o: o.kv_bytes_per_token, rows, 7),
         _column("gpu_kv_bytes_per_token", "", per_token, lambda o: o.gpu_kv_bytes_per_token, rows),
         _column("max_batch", requests, Unit.REQUESTS, lambda o: o.max_batch, rows),
-        _column("max_context_tokens", context, Unit.TOKENS, lambda o: o.max_context, rows, 6),
-        _column("mixed_requests", "requests\nmixed", Unit.REQUESTS, lambda o: o.mixed_requests, rows, 11),
-        _column("cache_live_share", "cache\nlive", Unit.SHARE, lambda o: o.live_share, rows, 12),
-        _column("activation_bytes", "prefill\npeak", Unit.BYTES, lambda o: o.activation_bytes, rows, 13),
+        _column("max_context_tokens", context, Unit.TOKENS, lambda o: o.max_context, rows, 8),
+        _column("mixed_requests", "requests\nmixed", Unit.REQUESTS, lambda o: o.mixed_requests, rows, 13),
+        _column("cache_live_share", "cache\nlive", Unit.SHARE, lambda o: o.live_share, rows, 14),
+        _column("activation_bytes", "prefill\npeak", Unit.BYTES, lambda o: o.activation_bytes, rows, 15),
     )
 
 
@@ -100,13 +108,13 @@ def _time_columns(rows: Sequence[Compared]) -> tuple[Column, ...]:
     ms, seconds, rate = Scale.MILLISECONDS, Unit.SECONDS, Unit.TOKENS_PER_SECOND
     return (
         _column("ttft_bound_s", "", seconds, lambda o: float(o.first_token.bound_s), rows),
-        _column("ttft_estimate_s", "first\ntoken", seconds, _first_token_s, rows, 4, ms),
+        _column("ttft_estimate_s", "first\ntoken", seconds, _first_token_s, rows, 6, ms),
         _column("decode_step_bound_s", "", seconds, lambda o: float(o.step.bound_s), rows),
-        _column("decode_step_estimate_s", "step", seconds, lambda o: float(o.step.estimate_s), rows, 2, ms),
+        _column("decode_step_estimate_s", "step", seconds, lambda o: float(o.step.estimate_s), rows, 4, ms),
         _column("tokens_per_step", "", Unit.TOKENS, lambda o: o.tokens_per_step, rows),
         _column("rated_batch", "", Unit.REQUESTS, lambda o: o.batch, rows),
-        _column("tokens_per_s", "tokens/s", rate, lambda o: o.tokens_per_s or None, rows, 3),
-        _column("full_tokens_per_s", "tokens/s\nwhen full", rate, _full_rate, rows, 1),
+        _column("tokens_per_s", "tokens/s", rate, lambda o: o.tokens_per_s or None, rows, 5),
+        _column("full_tokens_per_s", "tokens/s\nwhen full", rate, _full_rate, rows, 3),
     )
 
 
@@ -147,24 +155,63 @@ def _gain(baseline: Compared, row: Compared) -> Quantity:
     return Quantity("gain", gain(baseline, row), Unit.TIMES, note=note)
 
 
-def _price_columns(rows: Sequence[Compared]) -> tuple[Column, ...]:
-    """Return what options cost in accuracy, as one object of JSON."""
+def _quoted_columns(rows: Sequence[Compared]) -> tuple[Column, ...]:
+    """Return what KV formats cost a real model, as one object of JSON."""
 
-    def cells(name: str, unit: Unit, values: tuple[Scalar, ...]) -> tuple[Quantity, ...]:
-        return tuple(Quantity(f"engine_error.{name}", value, unit) for value in values)
+    def cells(name: str, figure: Callable[[MeasuredPrice], float], unit: Unit) -> tuple[Quantity, ...]:
+        return tuple(Quantity(f"kv_price.{name}", figure(row.kv) if row.kv else None, unit) for row in rows)
 
-    errors = [row.error for row in rows]
-    attention = cells("attention_error", Unit.SHARE, tuple(e.attention_error if e else None for e in errors))
-    logits = cells("logit_error", Unit.SHARE, tuple(e.logit_error if e else None for e in errors))
-    greedy = cells("same_greedy", Unit.SHARE, tuple(e.same_greedy if e else None for e in errors))
-    note = cells("note", Unit.NONE, tuple(row.error.note if row.error else row.unpriced for row in rows))
-    known = any(errors)
+    change = cells("perplexity_change", lambda price: price.perplexity_change, Unit.CHANGE)
+    low = cells("perplexity_change_low", lambda price: price.low, Unit.CHANGE)
+    high = cells("perplexity_change_high", lambda price: price.high, Unit.CHANGE)
+    divergence = cells("kl_divergence", lambda price: price.kl_divergence, Unit.NATS_PER_TOKEN)
+    same = cells("same_top1", lambda price: price.same_top1, Unit.SHARE)
+    why = tuple(Quantity("kv_price.note", row.unquoted or None) for row in rows)
+    known = any(row.kv for row in rows)
     return (
-        Column("engine_error.attention_error", "attention\nerror", attention, 9, known),
-        Column("engine_error.logit_error", "logit\nerror", logits, 3, known),
-        Column("engine_error.same_greedy", "same\ngreedy", greedy, 8, known),
-        Column("engine_error.note", "", note, shown=False),
+        Column("kv_price.perplexity_change", "perplexity\nby KV", change, 1, known),
+        Column("kv_price.perplexity_change_low", "", low, shown=False),
+        Column("kv_price.perplexity_change_high", "", high, shown=False),
+        Column("kv_price.kl_divergence", "", divergence, shown=False),
+        Column("kv_price.same_top1", "same top-1\nby KV", same, 11, known),
+        Column("kv_price.note", "", why, shown=False),
     )
+
+
+def _random_columns(rows: Sequence[Compared]) -> tuple[Column, ...]:
+    """Return what weights and other models cost with random weights, as one object of JSON."""
+
+    def cells(name: str, figure: Callable[[EngineError], float | None]) -> tuple[Quantity, ...]:
+        values = (figure(row.error) if row.error else None for row in rows)
+        return tuple(Quantity(f"random_error.{name}", value, Unit.SHARE) for value in values)
+
+    attention = cells("attention_error", lambda error: error.attention_error)
+    logits = cells("logit_error", lambda error: error.logit_error)
+    same = cells("same_greedy", lambda error: error.same_greedy)
+    notes = (row.error.note if row.error else row.unmeasured or None for row in rows)
+    known = any(row.error for row in rows)
+    return (
+        Column("random_error.attention_error", "", attention, shown=False),
+        Column("random_error.logit_error", "logits off\nrandom", logits, 2, known),
+        Column("random_error.same_greedy", "same greedy\nrandom", same, 10, known),
+        Column(
+            "random_error.note", "", tuple(Quantity("random_error.note", note) for note in notes), shown=False
+        ),
+    )
+
+
+def _quality(prices: MeasuredPrices) -> Facts:
+    """Return where the prices that are quoted come from, for machines: a note tells a reader."""
+    found = (
+        Quantity("model", prices.model),
+        Quantity("text", prices.text),
+        Quantity("tokens", prices.tokens, Unit.TOKENS),
+        Quantity("context", prices.context, Unit.TOKENS),
+        Quantity("when", prices.when),
+        Quantity("date", prices.date),
+        Quantity("command", prices.command),
+    )
+    return Facts("quality", "Where prices of KV come from", found, Shown.NOT)
 
 
 def _not_applied(comparison: Comparison) -> tuple[Facts, ...]:
@@ -198,6 +245,7 @@ def _best(comparison: Comparison, advice: Sequence[Advice]) -> str:
         return _none_is_faster(comparison, advice)
     worth = [f"x{times:.2f} tokens/s for each GPU"] if times is not None else []
     worth += [condition(first)] if condition(first) else []
+    worth += [quoted_price(first.kv)] if first.kv and first.kv != comparison.baseline.kv else []
     behind = f" ({', '.join(worth)})" if worth else ""
     return f"Most worth trying: {first.tried.label}{behind}."
 
@@ -224,7 +272,7 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
     rows = [row for row in (comparison.baseline, *comparison.options) if row.tried.outcome is not None]
     return (
         *_notes_of_figures(comparison.setup, rows),
-        *_notes_of_prices(comparison.baseline, rows),
+        *_notes_of_prices(comparison, rows),
         *_notes_of_ranks(comparison.baseline, rows),
         *_notes_of_units(rows),
         *time_notes(comparison.setup.model, [_setup(row).deployment for row in rows]),
@@ -251,21 +299,48 @@ def _notes_of_figures(setup: Setup, rows: Sequence[Compared]) -> Iterator[str]:
         yield "speculation guesses with the head and one more decoder layer, in memory and caching as others"
 
 
-def _notes_of_prices(baseline: Compared, rows: Sequence[Compared]) -> Iterator[str]:
+def _notes_of_prices(comparison: Comparison, rows: Sequence[Compared]) -> Iterator[str]:
+    if any(row.kv for row in rows):
+        yield quoted_from(comparison.prices)
+        if any(isinstance(slot.entry, Latent) for slot in comparison.setup.model.stored_slots()):
+            name = comparison.setup.model.name
+            yield f"{name} caches latents: their price may be far from that of keys and values"
     if any(row.error for row in rows):
         yield (
-            "errors are of this model scaled down with random weights, against float32 caches: trained ones "
-            "have outliers, which cost more, and surer choices, which change less often"
+            "random: what other weights, or another model, cost with random weights, this model scaled down "
+            "and a float32 cache: trained weights have outliers, which cost more, and surer choices, which "
+            "change less often"
         )
-    now = _setup(baseline).deployment.weights
-    if any(row.error and _setup(row).deployment.weights != now for row in rows):
+    now = _setup(comparison.baseline).deployment
+    if any(row.error and _setup(row).deployment.weights != now.weights for row in rows):
         yield "weights are rounded to nearest for that; calibration, as in AWQ or GPTQ, costs less"
-    unpriced: dict[str, list[str]] = {}
+    both = [row.tried.label for row in rows if row.error and _setup(row).deployment.kv != now.kv]
+    if both:
+        said = "perplexity is of the KV alone, random of the rest alone; both together cost more"
+        yield f"{'; '.join(both)}: {said}"
+    for why, labels in _reasons(rows).items():
+        yield f"{'prices' if len(labels) == len(rows) else '; '.join(labels)}: {why}"
+
+
+def quoted_from(prices: MeasuredPrices) -> str:
+    """Return where the prices that are quoted come from, in words."""
+    stored = {"append": "stored in the format as they came", "prefill": "stored in it after the prompt"}
+    return (
+        f"perplexity by KV: how far the format raises it on {prices.model}, against a float32 cache: "
+        f"{prices.tokens:,} tokens of {prices.text} behind contexts of {short_count(prices.context)}, "
+        f"{stored[prices.when]}, measured on {prices.date} by {prices.command}; other models pay more or "
+        "less (--quality FILE)"
+    )
+
+
+def _reasons(rows: Sequence[Compared]) -> dict[str, list[str]]:
+    """Return why prices are not known, each with the options it is so of."""
+    found: dict[str, list[str]] = {}
     for row in rows:
-        if row.error is None:
-            unpriced.setdefault(row.unpriced, []).append(row.tried.label)
-    for why, labels in unpriced.items():
-        yield f"{'errors' if len(labels) == len(rows) else ', '.join(labels)}: {why}"
+        for why in dict.fromkeys((row.unquoted, row.unmeasured)):
+            if why:
+                found.setdefault(why, []).append(row.tried.label)
+    return found
 
 
 def _notes_of_ranks(baseline: Compared, rows: Sequence[Compared]) -> Iterator[str]:

@@ -1,14 +1,14 @@
-"""What an option costs in accuracy, measured: a model scaled down runs with it and without it.
+"""What other weights or another model cost in accuracy: a model scaled down runs with them and without.
 
-The reference is the model as released, with float32 caches and float32 arithmetic. Every price is the
-distance from it, the baseline's own too: a bf16 cache is not free, and an int8 cache is beside it, not
-behind it. Every run is fed the reference's tokens, so that errors do not grow with the texts that differ.
+Its weights are random. The reference is the model as released; it and every run beside it have float32
+caches and float32 arithmetic, so that what is found is of the weights or the model alone. Every run is fed
+the reference's tokens, so that errors do not grow with the texts that differ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,36 +27,20 @@ from kvplan.engine.sampling import Sampler
 from kvplan.engine.step import Step
 from kvplan.engine.stored_weights import stored_weights
 from kvplan.errors import UsageError
-from kvplan.plan.grouped_keys import refuse_ungroupable
-from kvplan.storage import KvFormat, WeightStorage, kv_format
+from kvplan.storage import WeightStorage, kv_format
 
 Float = NDArray[np.float32]
 
 # All prompts are longer than a scaled window, so that one slides before the first token is compared.
 PROMPT_TOKENS = (160, 192, 224, 256)
 NEW_TOKENS = 32
-# Blocks of whole tiles, and of whole groups of KIVI's keys.
+# Blocks of whole tiles.
 _ALLOCATION = Paged(64)
 
-_RANDOM = "weights are random: the outlier channels of trained ones are not in it"
+_RANDOM = "weights are random: the outlier channels of trained ones are not in it; the cache is float32"
 _NEAREST = "weights are rounded to nearest, without the calibration of AWQ or GPTQ"
 _EVEN = "random attention is spread evenly, where trained attention stays near: a window costs more here"
 _ROUTERS = "random routers choose between near equals: a small error can change the experts"
-
-
-@dataclass(frozen=True, slots=True)
-class PriceVariant:
-    """What differs from the model as released with float32 caches; all of it at once.
-
-    Args:
-        kv: storage of keys, values and latents.
-        weights: storage of the weights; absent, as released.
-        model: the model changed in what its layers keep in view, and run on the same weights.
-    """
-
-    kv: KvFormat = field(default_factory=lambda: kv_format("fp32"))
-    weights: WeightStorage | None = None
-    model: Model | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +65,7 @@ class EngineError:
 
 
 class PriceBench:
-    """A model scaled down and run once, to which variants are compared.
+    """A model scaled down and run once, to which other weights and models are compared.
 
     Args:
         model: at its real size.
@@ -98,35 +82,37 @@ class PriceBench:
         drawn = random_weights(self._scaled, seed)
         self._weights = stored_weights(self._scaled, drawn, self._released, model.dtype)
         self._requests = [Request(prompt, NEW_TOKENS) for prompt in prompts(self._scaled, seed)]
-        self._reference = self._run(self._scaled, self._weights, kv_format("fp32"), Sampler())
+        self._reference = self._run(self._scaled, self._weights, Sampler())
 
-    def price(self, variant: PriceVariant) -> EngineError:
-        """Run a variant and return how far it is from the reference.
+    def price(self, weights: WeightStorage | None = None, model: Model | None = None) -> EngineError:
+        """Run other weights, another model or both, and return how far that is from the reference.
+
+        Args:
+            weights: storage of the weights; absent, as released.
+            model: the model changed in what its layers keep in view, and run on the same weights.
 
         Raises:
-            UsageError: it cannot be run on the same weights, its weight format is one whose error is not
-                known here, or its keys cannot be grouped as its KV format does; the message says which.
+            UsageError: it cannot be run on the same weights, or its weight format is one whose error is not
+                known here; the message says which.
         """
-        scaled = self._scaled if variant.model is None else self._changed(variant.model)
-        for slot in scaled.stored_slots():
-            refuse_ungroupable(slot, variant.kv, _ALLOCATION)
-        weights, reference = self._weights_of(variant.weights), self._reference
-        found = self._run(scaled, weights, variant.kv, Replay(reference.tokens))
+        scaled = self._scaled if model is None else self._changed(model)
+        reference = self._reference
+        found = self._run(scaled, self._weights_of(weights), Replay(reference.tokens))
         return EngineError(
             _share(found.attention, reference.attention) if len(reference.attention) else None,
             _share(found.logits, reference.logits),
             float((found.logits.argmax(axis=1) == reference.logits.argmax(axis=1)).mean()),
             len(reference.logits),
-            "; ".join(self._notes(variant)),
+            "; ".join(self._notes(weights, model)),
         )
 
-    def _notes(self, variant: PriceVariant) -> list[str]:
+    def _notes(self, weights: WeightStorage | None, model: Model | None) -> list[str]:
         notes = [_RANDOM]
         if any(isinstance(layer.mlp, Experts) for layer in self._scaled.layers):
             notes.append(_ROUTERS)
-        if variant.weights not in (None, self._released):
+        if weights not in (None, self._released):
             notes.append(_NEAREST)
-        if variant.model is not None:
+        if model is not None:
             notes.append(_EVEN)
         return notes
 
@@ -145,9 +131,9 @@ class PriceBench:
             raise UsageError("not measured: scaled down, both models keep the same tokens in view")
         return scaled
 
-    def _run(self, model: Model, weights: Mapping[str, Float], kv: KvFormat, chooser: Chooser) -> _Run:
+    def _run(self, model: Model, weights: Mapping[str, Float], chooser: Chooser) -> _Run:
         longest = max(PROMPT_TOKENS) + NEW_TOKENS
-        cache = Cache(model, kv, _ALLOCATION, longest, len(self._requests))
+        cache = Cache(model, kv_format("fp32"), _ALLOCATION, longest, len(self._requests))
         outputs = _AttentionOutputs(model)
         decoder = Decoder(model, dict(weights), longest, outputs.watch)
         run = generate(

@@ -37,8 +37,12 @@ def compare(
     ] = False,
     measure: Annotated[
         bool,
-        typer.Option("--measure/--no-measure", help="Measure what options cost in accuracy."),
+        typer.Option("--measure/--no-measure", help="Measure what weights and windows cost in accuracy."),
     ] = True,
+    quality: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="Quote what KV formats cost from this JSON of kvplan quality."),
+    ] = "",
     deployment: DeploymentOptions,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 when the baseline does not fit.")] = False,
     picture: PlotOptions,
@@ -70,6 +74,7 @@ def compare(
             only=only,
             what_if=what_if,
             measure=measure,
+            quality=quality or None,
             on_step=steps,
             **options,
         )

@@ -4,7 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from kvplan.check.advice import LEAST_GAIN, MOST_SENTENCES, Compared, advise, gain, rate_of_gpu
+from kvplan.check.advice import (
+    LARGEST_RISE,
+    LEAST_GAIN,
+    MOST_SENTENCES,
+    SMALL_RISE,
+    Compared,
+    advise,
+    gain,
+    quoted_price,
+    rate_of_gpu,
+)
+from kvplan.check.measured_price import MeasuredPrice
 from kvplan.check.price import EngineError
 from kvplan.plan.change import parse_changes
 from kvplan.plan.comparison import Outcome, Tried
@@ -29,6 +40,13 @@ BASELINE = Outcome(
     arithmetic_intensity=4.0,
 )
 EXACT = EngineError(0.001, 0.0005, 1.0, 128, "a note")
+FREE = MeasuredPrice("bf16", "Tiny-1B", 0.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def priced(change, same_top1=1.0, low=None, high=None):
+    """A format's price; without an interval, it is sure."""
+    ends = (change if low is None else low, change if high is None else high)
+    return MeasuredPrice("a format", "Tiny-1B", change, *ends, 0.001, same_top1)
 
 
 @pytest.fixture
@@ -37,12 +55,12 @@ def option(plan):
     capacity = plan("llama-3.1-8b")
     start = Setup(capacity.model, capacity.deployment, Load(16, 8192))
 
-    def make(text="", error=None, *, batch=16, **figures):
+    def make(text="", kv=None, error=None, *, batch=16, **figures):
         changes = parse_changes(text) if text else ()
         setup = replace(start, load=replace(start.load, batch=batch))
         for change in changes:
             setup = change.applied(setup)
-        return Compared(Tried(changes, setup, replace(BASELINE, **figures)), error)
+        return Compared(Tried(changes, setup, replace(BASELINE, **figures)), kv, error=error)
 
     return make
 
@@ -61,7 +79,7 @@ def advised(baseline, *options):
 def test_a_rate_is_of_each_gpu(option):
     assert rate_of_gpu(option(full_tokens_per_s=1000.0)) == 1000
     assert rate_of_gpu(option("tp=4", full_tokens_per_s=1000.0)) == 250
-    assert rate_of_gpu(Compared(Tried(parse_changes("tp=4"), None, None, "no"), None)) == 0
+    assert rate_of_gpu(Compared(Tried(parse_changes("tp=4"), None, None, "no"))) == 0
     assert gain(option(), option("tp=4", full_tokens_per_s=3000.0)) == 0.75
     assert gain(option(full_tokens_per_s=0.0), option("kv=fp8")) is None
     assert gain(option(), option("kv=fp8", full_tokens_per_s=0.0)) is None
@@ -73,16 +91,16 @@ def test_a_rate_is_of_each_gpu(option):
 def test_a_sentence_has_its_numbers(option):
     found = option(
         "kv=fp8",
-        replace(EXACT, logit_error=0.0116, same_greedy=0.977),
+        priced(0.0031, 0.977),
         step=Times(memory_s=0.0069),
         max_batch=101,
         full_tokens_per_s=1880.0,
         first_token=Times(memory_s=0.15),
     )
-    assert sentences(option(error=EXACT), found) == [
+    assert sentences(option(kv=FREE), found) == [
         "KV fp8 (x1.88 tokens/s): 31% less time for a token at batch 16, 101 requests at once instead of 50 "
-        "and the first token after 150 ms instead of 200 ms; decode at batch 16 reads 62% KV; logits off by "
-        "1.2%, 98% of greedy tokens the same"
+        "and the first token after 150 ms instead of 200 ms; decode at batch 16 reads 62% KV; perplexity "
+        "+0.3% on Tiny-1B"
     ]
 
 
@@ -163,9 +181,53 @@ def test_a_rate_that_stays_is_not_told(option):
 
 def test_a_price_is_told_where_it_is_not_the_baselines(option):
     fast = {"full_tokens_per_s": 2000.0}
-    assert "logits" not in sentences(option(error=EXACT), option("prefix=50%", EXACT, **fast))[0]
-    assert "logits" not in sentences(option(), option("kv=fp8", None, **fast))[0]
-    assert "logits off by 0.05%, 100% of" in sentences(option(), option("kv=fp8", EXACT, **fast))[0]
+    assert "perplexity" not in sentences(option(kv=FREE), option("prefix=50%", FREE, **fast))[0]
+    assert "perplexity" not in sentences(option(kv=FREE), option("kv=fp8", None, **fast))[0]
+    assert "perplexity" not in sentences(option(), option("weights=fp8", error=EXACT, **fast))[0]
+    told = "; perplexity +0.4% on Tiny-1B"
+    assert sentences(option(kv=FREE), option("kv=fp8", priced(0.004), **fast))[0].endswith(told)
+
+
+def test_an_error_on_random_weights_is_called_that(option):
+    fast = {"full_tokens_per_s": 2000.0}
+    quarter = replace(EXACT, logit_error=0.052, same_greedy=0.92)
+    (text,) = sentences(option(kv=FREE), option("weights=fp8", FREE, quarter, **fast))
+    assert text.endswith("weights; random weights: logits off by 5.2%, 92% of greedy tokens the same")
+    # A baseline of such weights has the error itself.
+    (text,) = sentences(option("", FREE, quarter), option("prefix=50%", FREE, quarter, **fast))
+    assert "random" not in text
+
+
+def test_options_of_both_kinds_have_both_prices(option):
+    found = option("weights=fp8,kv=fp8", priced(0.004), EXACT, full_tokens_per_s=2000.0)
+    (text,) = sentences(option(kv=FREE), found)
+    assert text.endswith(
+        "; perplexity +0.4% on Tiny-1B; random weights: logits off by 0.05%, 100% of greedy tokens the same"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (0.0031, "+0.3%"),
+        (-0.0041, "-0.4%"),
+        (0.0, "+0.0%"),
+        (-0.0004, "+0.0%"),
+        (0.1686, "+16.9%"),
+        (54.804, "+5,480.4%"),
+    ],
+)
+def test_changes_are_told_to_a_tenth_of_a_percent(change, said):
+    assert quoted_price(priced(change)) == f"perplexity {said} on Tiny-1B" + ", within its error" * (
+        change == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "within"), [(-0.01, 0.02, True), (0.0, 0.02, True), (0.0001, 0.02, False)]
+)
+def test_a_change_that_may_be_none_says_so(low, high, within):
+    assert quoted_price(priced(0.003, low=low, high=high)).endswith(", within its error") == within
 
 
 @pytest.mark.parametrize(
@@ -213,17 +275,66 @@ def test_another_model_is_not_advised(option):
 
 
 def test_what_does_not_apply_is_not_advised(option):
-    assert advised(option(), Compared(Tried(parse_changes("tp=4"), None, None, "no"), None)) == []
+    assert advised(option(), Compared(Tried(parse_changes("tp=4"), None, None, "no"))) == []
 
 
-def test_tokens_that_change_are_worth_nothing(option):
+def test_tokens_that_change_with_the_weights_are_worth_nothing(option):
     half = replace(EXACT, same_greedy=0.5)
-    assert advised(option(error=EXACT), option("weights=fp8", half, full_tokens_per_s=2000.0)) == []
-    first = option("weights=fp8", half, full_tokens_per_s=3000.0)
-    second = option("kv=fp8", EXACT, full_tokens_per_s=1600.0)
-    assert advised(option(error=EXACT), first, second) == ["kv=fp8", "weights=fp8"]
+    assert advised(option(), option("weights=fp8", error=half, full_tokens_per_s=2000.0)) == []
+    first = option("weights=fp8", error=half, full_tokens_per_s=3000.0)
+    second = option("kv=fp8", full_tokens_per_s=1600.0)
+    assert advised(option(), first, second) == ["kv=fp8", "weights=fp8"]
     # The baseline's own errors are not counted against an option.
-    assert advised(option(error=half), option("kv=fp8", half, full_tokens_per_s=1051.0)) == ["kv=fp8"]
+    assert advised(option(error=half), option("kv=fp8", error=half, full_tokens_per_s=1051.0)) == ["kv=fp8"]
+
+
+def test_tokens_that_change_with_the_kv_are_worth_nothing(option):
+    half = priced(0.001, same_top1=0.5)
+    assert advised(option(kv=FREE), option("kv=fp8", half, full_tokens_per_s=2000.0)) == []
+    first = option("kv=fp8", half, full_tokens_per_s=3000.0)
+    second = option("prefix=50%", FREE, full_tokens_per_s=1600.0)
+    assert advised(option(kv=FREE), first, second) == ["prefix=50%", "kv=fp8"]
+    assert advised(option(kv=half), option("prefix=50%", half, full_tokens_per_s=1051.0)) == ["prefix=50%"]
+    # Of nothing that stays the same, no share can be told.
+    nothing = priced(0.001, same_top1=0.0)
+    assert advised(option(kv=nothing), option("kv=fp8", half, full_tokens_per_s=1051.0)) == ["kv=fp8"]
+
+
+def test_both_kinds_of_change_count(option):
+    half = replace(EXACT, same_greedy=0.7)
+    both = option("weights=fp8,kv=fp8", priced(0.001, 0.7), half, full_tokens_per_s=2000.0)
+    assert advised(option(kv=FREE), both) == [], "0.7 of 0.7 of 2000 is less than 1000"
+    both = option("weights=fp8,kv=fp8", priced(0.001, 0.8), half, full_tokens_per_s=2000.0)
+    assert advised(option(kv=FREE), both) == ["weights=fp8,kv=fp8"]
+
+
+def test_kv_that_costs_more_than_a_little_comes_last(option):
+    assert (SMALL_RISE, LARGEST_RISE) == (0.01, 0.05)
+    fast, slow = {"full_tokens_per_s": 5000.0}, {"full_tokens_per_s": 1100.0}
+    other = option("prefix=50%", FREE, **slow)
+    assert advised(option(kv=FREE), option("kv=fp8", priced(0.0099), **fast), other)[0] == "kv=fp8"
+    assert advised(option(kv=FREE), option("kv=fp8", priced(0.0101), **fast), other)[0] == "prefix=50%"
+    # By the far end of its interval.
+    unsure = priced(0.004, low=-0.002, high=0.0101)
+    assert advised(option(kv=FREE), option("kv=fp8", unsure, **fast), other)[0] == "prefix=50%"
+    # Against the baseline's own price.
+    now = option(kv=priced(0.02))
+    assert advised(now, option("kv=fp8", priced(0.0299), **fast), other)[0] == "kv=fp8"
+    assert advised(now, option("kv=fp8", priced(0.0303), **fast), other)[0] == "prefix=50%"
+
+
+def test_few_bits_that_cost_little_come_by_their_worth(option):
+    found = option("kv=int4-kivi", priced(0.002), full_tokens_per_s=5000.0)
+    other = option("prefix=50%", FREE, full_tokens_per_s=1100.0)
+    assert advised(option(kv=FREE), other, found) == ["kv=int4-kivi", "prefix=50%"]
+
+
+def test_kv_that_costs_as_much_as_a_smaller_model_is_not_advised(option):
+    fast = {"full_tokens_per_s": 5000.0}
+    assert advised(option(kv=FREE), option("kv=int4", priced(0.0499), **fast)) == ["kv=int4"]
+    assert advised(option(kv=FREE), option("kv=int4", priced(0.0501), **fast)) == []
+    both = option("weights=fp8,kv=int4", priced(0.0501), EXACT, **fast)
+    assert advised(option(kv=FREE), both) == []
 
 
 def test_the_best_comes_first_and_there_are_not_too_many(option):
@@ -241,7 +352,7 @@ def test_the_best_comes_first_and_there_are_not_too_many(option):
 
 
 @pytest.mark.parametrize("text", ["kv=int4", "kv=int4-kivi", "weights=int4", "weights=q4_k", "weights=q6_k"])
-def test_fewer_than_8_bits_come_last(option, text):
+def test_fewer_than_8_bits_of_unknown_price_come_last(option, text):
     few = option(text, full_tokens_per_s=5000.0)
     for other in ("weights=q8_0", "prefix=50%", "weights=int8"):
         assert advised(option(), few, option(other, full_tokens_per_s=1100.0)) == [other, text]

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from kvplan.check.advice import Compared
 from kvplan.check.comparison import compare
 from kvplan.check.comparison_report import comparison_report
+from kvplan.check.measured_price import MeasuredPrice, MeasuredPrices
 from kvplan.check.price import EngineError
 from kvplan.plan.change import parse_changes
 from kvplan.plan.setup import Load, Setup
@@ -16,17 +16,22 @@ from kvplan.report.table import render_table
 from kvplan.report.terminal import Terminal
 
 ERROR = EngineError(0.25, 0.125, 0.5, 128, "a note")
+BF16 = MeasuredPrice("bf16", "Tiny-1B", 0.0, 0.0, 0.0, 0.0, 1.0)
+FP8 = MeasuredPrice("fp8", "Tiny-1B", 0.004, 0.002, 0.006, 0.0005, 0.96)
+PRICES = MeasuredPrices(
+    "Tiny-1B", "a book", 5110, 512, "append", "2026-01-02", "kvplan quality tiny --text book.txt", (BF16, FP8)
+)
 
 
 @pytest.fixture
 def compared(plan):
-    """A function from changes and a setup to options beside it; nothing is measured."""
+    """A function from changes and a setup to options beside it; bf16 and fp8 have prices, nothing is run."""
 
-    def make(*texts, model="llama-3.1-8b", batch=16, context=8192, what_if=True, **options):
+    def make(*texts, model="llama-3.1-8b", batch=16, context=8192, what_if=True, prices=PRICES, **options):
         capacity = plan(model, **options)
         setup = Setup(capacity.model, capacity.deployment, Load(batch, context))
         changes = [parse_changes(text) for text in texts]
-        return compare(setup, changes, lambda _: None, what_if=what_if, measured=False)
+        return compare(setup, changes, lambda _: None, prices=prices, what_if=what_if, measured=False)
 
     return make
 
@@ -37,12 +42,14 @@ def reported(compared):
 
 
 def with_errors(comparison, *errors):
-    """The comparison with prices; where there is none, the reason."""
+    """The comparison with what was measured of its options; where it was not, the reason."""
     rows = [
-        Compared(row.tried, None, error) if isinstance(error, str) else Compared(row.tried, error)
-        for row, error in zip((comparison.baseline, *comparison.options), errors, strict=True)
+        replace(row, error=None, unmeasured=error)
+        if isinstance(error, str)
+        else replace(row, error=error, unmeasured="")
+        for row, error in zip(comparison.options, errors, strict=True)
     ]
-    return replace(comparison, baseline=rows[0], options=tuple(rows[1:]))
+    return replace(comparison, options=tuple(rows))
 
 
 def notes(report, start):
@@ -55,7 +62,7 @@ KEYS = (
     "name applies reason kv_bytes_per_token gpu_kv_bytes_per_token max_batch max_context_tokens "
     "mixed_requests cache_live_share activation_bytes ttft_bound_s ttft_estimate_s decode_step_bound_s "
     "decode_step_estimate_s tokens_per_step rated_batch tokens_per_s full_tokens_per_s gain "
-    "arithmetic_intensity kv_share limit engine_error"
+    "arithmetic_intensity kv_share limit kv_price random_error"
 ).split()
 
 
@@ -64,7 +71,45 @@ def test_machines_get_the_baseline_once(reported):
     assert [row["name"] for row in data["options"]] == ["kv=fp8", "tp=3"]
     assert data["baseline"]["name"] == "baseline"
     assert list(data["baseline"]) == list(data["options"][0]) == KEYS
-    assert list(data["baseline"]["engine_error"]) == ["attention_error", "logit_error", "same_greedy", "note"]
+    assert list(data["baseline"]["random_error"]) == ["attention_error", "logit_error", "same_greedy", "note"]
+
+
+def test_a_quoted_price_is_one_object_and_says_where_it_is_from(reported):
+    data = to_dict(reported("kv=fp8", "kv=int8"))
+    assert data["options"][0]["kv_price"] == {
+        "perplexity_change": 0.004,
+        "perplexity_change_low": 0.002,
+        "perplexity_change_high": 0.006,
+        "kl_divergence": 0.0005,
+        "same_top1": 0.96,
+        "note": None,
+    }
+    assert data["baseline"]["kv_price"]["same_top1"] == 1.0
+    *rest, why = data["options"][1]["kv_price"].values()
+    assert set(rest) == {None}
+    assert why.startswith("int8 KV was not measured on Tiny-1B: kvplan quality MODEL --text FILE --kv int8")
+    assert data["quality"] == {
+        "model": "Tiny-1B",
+        "text": "a book",
+        "tokens": 5110,
+        "context": 512,
+        "when": "append",
+        "date": "2026-01-02",
+        "command": "kvplan quality tiny --text book.txt",
+    }
+
+
+def test_what_was_run_is_another_object(compared):
+    report = comparison_report(with_errors(compared("weights=int4", "mla"), ERROR, "no"), ())
+    rows = to_dict(report)["options"]
+    assert rows[0]["random_error"] == {
+        "attention_error": 0.25,
+        "logit_error": 0.125,
+        "same_greedy": 0.5,
+        "note": "a note",
+    }
+    assert list(rows[1]["random_error"].values()) == [None, None, None, "no"]
+    assert set(to_dict(report)["baseline"]["random_error"].values()) == {None}, "nothing to measure"
 
 
 def test_an_option_that_does_not_apply_has_its_reason_and_nothing_else(reported):
@@ -72,7 +117,9 @@ def test_an_option_that_does_not_apply_has_its_reason_and_nothing_else(reported)
     assert (row["name"], row["applies"]) == ("tp=3", False)
     assert row["reason"] == "tensor parallel 3 does not divide the model's 32 query heads"
     rest = {
-        key: value for key, value in row.items() if key not in ("name", "applies", "reason", "engine_error")
+        key: value
+        for key, value in row.items()
+        if key not in ("name", "applies", "reason", "kv_price", "random_error")
     }
     assert set(rest.values()) == {None}
 
@@ -141,22 +188,42 @@ def test_heads_of_columns(reported):
         "gain\nper GPU",
         "FLOP\nper B",
         "limit",
+        "perplexity\nby KV",
+        "same top-1\nby KV",
     ]
 
 
 def test_errors_have_columns_once_one_is_measured(compared):
-    report = comparison_report(with_errors(compared("kv=fp8", "mla"), ERROR, ERROR, "no weights"), ())
+    comparison = compared("kv=fp8,weights=fp8", "mla", "kv=int8")
+    report = comparison_report(with_errors(comparison, ERROR, "no weights", ""), ())
     labels = [column.label for column in report.section("options").shown_columns()]
-    assert labels[-3:] == ["attention\nerror", "logit\nerror", "same\ngreedy"]
-    assert rows_of(report)["KV fp8"][-3:] == ("25", "12.5", "50")
-    assert rows_of(report)["latent attention of rank 512"][-3:] == ("-", "-", "-")
+    assert labels[-4:] == [
+        "perplexity\nby KV",
+        "same top-1\nby KV",
+        "logits off\nrandom",
+        "same greedy\nrandom",
+    ]
+    rows = rows_of(report)
+    assert rows["baseline"][-4:] == ("0", "100", "-", "-")
+    assert rows["KV fp8, weights fp8"][-4:] == ("+0.40", "96", "12.5", "50")
+    assert rows["latent attention of rank 512"][-4:] == ("-",) * 4
+    assert rows["KV int8"][-4:] == ("-",) * 4
 
 
-def test_what_matters_most_is_left_out_last(reported):
-    columns = reported("kv=fp8").section("options").shown_columns()
+def test_quotes_have_no_columns_where_none_is_known(compared):
+    nothing = replace(PRICES, formats=(FP8,))
+    table = comparison_report(compared("tp=2", prices=nothing), ()).section("options")
+    assert [column.label for column in table.shown_columns()][-1] == "limit"
+
+
+def test_what_matters_most_is_left_out_last(compared):
+    comparison = compared("kv=fp8", "weights=fp8")
+    columns = comparison_report(with_errors(comparison, "", ERROR), ()).section("options").shown_columns()
     kept = sorted(columns, key=lambda column: column.priority)
     assert {column.key for column in kept[:3]} == {"name", "max_batch", "gain"}
-    assert [column.key for column in kept[3:7]] == [
+    assert [column.key for column in kept[3:9]] == [
+        "kv_price.perplexity_change",
+        "random_error.logit_error",
         "full_tokens_per_s",
         "decode_step_estimate_s",
         "tokens_per_s",
@@ -168,26 +235,16 @@ def test_what_matters_most_is_left_out_last(reported):
 
 def test_eighty_columns_hold_whole_numbers(compared):
     comparison = compared("kv=fp8", "weights=fp8,kv=fp8,tp=2", "spec=4@70%", "tp=3")
-    report = comparison_report(with_errors(comparison, ERROR, ERROR, ERROR, ERROR, "no"), ())
+    report = comparison_report(with_errors(comparison, "", ERROR, "", "no"), ())
     lines = render_table(report, Terminal(80)).splitlines()
     assert max(map(len, lines)) <= 80
-    (head,) = [line.split() for line in lines if line.startswith("  option")]
-    assert head == ["option", "of", "8k", "step", "(ms)", "when", "full", "per", "GPU"]
-    (row,) = [line.split() for line in lines if line.startswith("  KV fp8 ")]
+    head = next(line for line in lines if line.startswith("  option"))
+    assert head.split() == ["option", "of", "8k", "per", "GPU", "by", "KV", "(%)", "random", "(%)"]
     found = comparison.options[0].tried.outcome
-    times = (
-        comparison.options[0].tried.outcome.full_tokens_per_s
-        / comparison.baseline.tried.outcome.full_tokens_per_s
-    )
-    step = f"{1e3 * found.step.estimate_s:.2f}"
-    assert row == [
-        "KV",
-        "fp8",
-        f"{found.max_batch}",
-        step,
-        f"{found.full_tokens_per_s:,.0f}",
-        f"x{times:.2f}",
-    ]
+    times = found.full_tokens_per_s / comparison.baseline.tried.outcome.full_tokens_per_s
+    rows = [line.split() for line in lines if line.startswith(("  KV fp8 ", "  weights fp8, KV"))]
+    assert rows[0] == ["KV", "fp8", f"{found.max_batch}", f"x{times:.2f}", "+0.40", "-"]
+    assert rows[1][-2:] == ["+0.40", "12.5"]
     assert any("no room for" in line for line in lines)
 
 
@@ -214,7 +271,7 @@ def test_verdict_of_a_baseline_that_fits(reported):
     verdict = reported("kv=fp8").verdict
     assert verdict.yes
     assert verdict.text.startswith("16 requests of 8k fit: up to 55 do. Most worth trying: KV fp8 (x1.")
-    assert verdict.text.endswith(" tokens/s for each GPU).")
+    assert verdict.text.endswith(" tokens/s for each GPU, perplexity +0.4% on Tiny-1B).")
 
 
 def test_verdict_of_a_single_request(reported):
@@ -276,7 +333,7 @@ def test_notes_that_every_answer_has(reported):
     assert notes(report, "step: a decode step of 1 request of 8k; first token:")
     assert notes(report, "estimate: median error 11%, 90th percentile 31%, on public")
     assert notes(report, "mixed: requests of 512 to 8k tokens")
-    assert notes(report, "errors: not measured: --no-measure")
+    assert notes(report, "perplexity by KV: ")
     assert len(report.notes) == 4
 
 
@@ -311,20 +368,58 @@ def test_what_ranks_repeat_is_told(reported):
 
 
 def test_nothing_is_told_where_ranks_repeat_nothing(reported):
-    assert not notes(reported("mla", model="llama-3.3-70b", gpu="h200-sxm"), "latent")
+    whole = reported("mla", model="llama-3.3-70b", gpu="h200-sxm")
+    assert not any("repeat" in note for note in whole.notes)
     options = {"model": "llama-3.3-70b", "tensor": 4}
     for text in ("kv_heads=4", "kv=fp8", "tp=16", "window=4k", "spec=4@70%"):
         assert not any("repeat" in note for note in reported(text, **options).notes)
     assert not any("repeat" in note for note in reported("spec=4@70%", "kv_heads=4", pipeline=2).notes)
 
 
-def test_prices_are_told_with_what_they_are_not(compared):
-    comparison = compared("kv=fp8", "weights=int4", "mla", "kv_heads=1", "tp=3")
-    report = comparison_report(with_errors(comparison, ERROR, ERROR, ERROR, "no", "no", "never"), ())
-    assert notes(report, "errors are of this model scaled down with random weights")
+def test_quotes_are_told_with_all_they_are_of(reported):
+    assert notes(reported("kv=fp8"), "perplexity by KV: ") == [
+        "perplexity by KV: how far the format raises it on Tiny-1B, against a float32 cache: 5,110 tokens of "
+        "a book behind contexts of 512, stored in the format as they came, measured on 2026-01-02 by kvplan "
+        "quality tiny --text book.txt; other models pay more or less (--quality FILE)"
+    ]
+    afterwards = reported("kv=fp8", prices=replace(PRICES, when="prefill"))
+    assert (
+        "contexts of 512, stored in it after the prompt, measured on"
+        in notes(afterwards, "perplexity by KV")[0]
+    )
+    assert not notes(
+        reported("kv=fp8", prices=replace(PRICES, formats=(BF16,), when="append"), kv="int8"), "perp"
+    )
+
+
+def test_latents_are_told_from_keys_and_values(reported):
+    options = {"model": "deepseek-v3", "gpu": "h200-sxm", "tensor": 8}
+    told = "deepseek-v3 caches latents: their price may be far from that of keys and values"
+    assert told in reported("kv=fp8", **options).notes
+    assert not any("latents" in note for note in reported("kv=fp8").notes)
+
+
+def test_what_is_random_is_told_with_what_it_is_not(compared):
+    comparison = compared("weights=fp8,kv=fp8", "weights=int4", "mla", "kv_heads=1", "tp=3", "kv=int8")
+    report = comparison_report(with_errors(comparison, ERROR, ERROR, "no", "no", "never", ""), ())
+    assert notes(report, "random: what other weights, or another model, cost with random weights")
     assert notes(report, "weights are rounded to nearest")
-    assert "latent attention of rank 512, 1 KV head: no" in report.notes
+    both = "perplexity is of the KV alone, random of the rest alone; both together cost more"
+    assert f"weights fp8, KV fp8: {both}" in report.notes
+    assert "latent attention of rank 512; 1 KV head: no" in report.notes
+    assert notes(report, "KV int8: int8 KV was not measured on Tiny-1B: kvplan quality")
     assert not any("never" in note for note in report.notes)
-    kv_only = comparison_report(with_errors(compared("kv=fp8"), ERROR, ERROR), ())
-    assert not notes(kv_only, "weights are rounded")
-    assert not notes(kv_only, "errors: ")
+
+
+def test_nothing_random_is_told_where_nothing_was_run(compared):
+    report = comparison_report(compared("kv=fp8"), ())
+    assert not any("random" in note for note in report.notes)
+    assert not notes(report, "weights are rounded")
+    windows = comparison_report(with_errors(compared("window=4k"), ERROR), ())
+    assert notes(windows, "random: ")
+    assert not notes(windows, "weights are rounded")
+
+
+def test_a_reason_that_holds_for_all_is_told_once(compared):
+    report = comparison_report(compared("tp=2", prices=replace(PRICES, formats=(FP8,))), ())
+    assert notes(report, "prices: bf16 KV was not measured on Tiny-1B")

@@ -1,10 +1,13 @@
 """``kvplan compare`` as others build on it: its JSON, what applies to which model, its refusals and exits."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
-from kvplan.check import comparison
+from kvplan.check import price
+from kvplan.check.measured_price import SHIPPED
 from kvplan.check.price import EngineError
 from kvplan.errors import ExitStatus, UsageError
 
@@ -45,25 +48,69 @@ def test_json(compared):
     assert data["baseline"]["kv_bytes_per_token"] == 131_072
     assert [row["name"] for row in data["options"]] == ["kv=fp8", "tp=2,kv=int4"]
     assert [row["kv_bytes_per_token"] for row in data["options"]] == [65_536, 34_816]
-    assert set(data["baseline"]["engine_error"]) == {"attention_error", "logit_error", "same_greedy", "note"}
+    assert set(data["baseline"]["random_error"]) == {"attention_error", "logit_error", "same_greedy", "note"}
 
 
-def test_a_price_is_one_object(command, monkeypatch):
+def test_the_price_of_kv_is_quoted_from_what_comes_with_kvplan(compared):
+    only = ("--gpu", "h100-sxm", "--only", "--with", "kv=fp8")
+    data, shipped = compared("llama-3.1-8b", *only), json.loads(SHIPPED.read_text())
+    rows = {row["name"]: row for row in shipped["formats"]}
+    assert data["baseline"]["kv_price"]["perplexity_change"] == rows["bf16"]["perplexity_change"]
+    assert data["options"][0]["kv_price"] == {
+        **{key: rows["fp8"][key] for key in data["options"][0]["kv_price"] if key != "note"},
+        "note": None,
+    }
+    keys = ("model", "text", "tokens", "context", "when", "date", "command")
+    assert data["quality"] == {key: shipped["inputs"][key] for key in keys}
+    assert data["inputs"]["quality_file"] == "bundled:measured/smollm2-135m-instruct.json"
+
+
+def test_ones_own_results_are_quoted_instead(compared, tmp_path):
+    data = json.loads(SHIPPED.read_text())
+    data["inputs"]["model"] = "My-7B"
+    (row,) = (row for row in data["formats"] if row["name"] == "fp8")
+    row |= {"perplexity_change": 0.5, "perplexity_change_low": 0.4, "perplexity_change_high": 0.6}
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(data))
+    only = ("--gpu", "h100-sxm", "--only", "--with", "kv=fp8", "--quality", str(file))
+    found = compared("llama-3.1-8b", *only)
+    assert found["options"][0]["kv_price"]["perplexity_change"] == 0.5
+    assert (found["quality"]["model"], found["inputs"]["quality_file"]) == ("My-7B", str(file))
+    assert found["advice"] == {}, "half of perplexity is too much"
+
+
+def test_what_was_run_is_one_object(command, monkeypatch):
     class Bench:
         def __init__(self, model):
             if model.name != "llama-3.1-8b":
                 raise UsageError("another model")
 
-        def price(self, variant):
-            return EngineError(0.25, 0.125, 0.75, 128, variant.kv.name)
+        def price(self, weights, model):
+            return EngineError(0.25, 0.125, 0.75, 128, weights.name)
 
-    monkeypatch.setattr(comparison, "PriceBench", Bench)
-    status, out, _ = command(*LLAMA, "--only", "--with", "kv=fp8", "--json")
+    monkeypatch.setattr(price, "PriceBench", Bench)
+    status, out, _ = command(*LLAMA, "--only", "--with", "weights=fp8", "--json")
     data = json.loads(out)
-    price = {"attention_error": 0.25, "logit_error": 0.125, "same_greedy": 0.75}
     assert status == 0
-    assert data["baseline"]["engine_error"] == {**price, "note": "bf16"}
-    assert data["options"][0]["engine_error"] == {**price, "note": "fp8"}
+    assert data["options"][0]["random_error"] == {
+        "attention_error": 0.25,
+        "logit_error": 0.125,
+        "same_greedy": 0.75,
+        "note": "fp8",
+    }
+    assert set(data["baseline"]["random_error"].values()) == {None}
+
+
+def test_the_engine_is_not_loaded_where_only_kv_differs():
+    """Quoting takes no run."""
+    said = (
+        "import sys; from kvplan.__main__ import main; sys.argv = ['kvplan', *sys.argv[1:]]\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
+        "print([name for name in sys.modules if name.startswith('kvplan.engine')], file=sys.stderr)"
+    )
+    asked = (*LLAMA, "--only", "--with", "kv=fp8", "--with", "tp=2")
+    done = subprocess.run([sys.executable, "-c", said, *asked], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
 
 
 def test_nothing_fits_and_json_stays_finite(compared):
@@ -221,6 +268,15 @@ def test_refused(refused, arguments, line):
 def test_a_value_is_refused_before_anything_is_planned(refused):
     (found,) = refused("compare", "no-such-model", "--gpu", "h100-sxm", "--with", "tp=0")
     assert found.startswith("tp: '0'")
+
+
+def test_results_of_something_else_are_refused(refused, tmp_path):
+    file = tmp_path / "plan.json"
+    file.write_text('{\n  "schema_version": 1,\n  "command": "capacity"\n}\n')
+    (found,) = refused(*LLAMA, "--quality", str(file))
+    hint = "kvplan quality MODEL --text FILE --json -o FILE makes one"
+    said = "command: this is an answer of kvplan capacity, not of kvplan quality"
+    assert found == f"{file}:3:14: {said}   ({hint})"
 
 
 # ------------------------------------------------------------------ shown

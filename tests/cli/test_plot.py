@@ -8,7 +8,7 @@ import pytest
 from kvplan.errors import ExitStatus
 
 LLAMA = ("llama-3.1-8b", "--gpu", "h100-sxm")
-SHORT_RUN = ("--prompt", "8", "--tokens", "2", "--layers", "1", "--hidden", "32")
+SHORT_RUN = ("--prompt-tokens", "8", "--tokens", "2", "--layers", "1", "--hidden", "32")
 PNG, SVG = b"\x89PNG\r\n\x1a\n", b"<?xml"
 
 
@@ -56,7 +56,8 @@ def test_a_picture_of_every_kind_is_of_its_kind(kind, plotted):
 def test_options_are_compared_where_they_are_asked_for(plotted):
     chart = plotted("compare", *LLAMA, "--no-measure", "--with", "kv=fp8", "--with", "weights=int4")
     assert chart.kind == "compare"
-    assert [bar.name for bar in chart.panels[0].bars] == ["baseline", "KV fp8", "weights int4"]
+    assert [dot.name for dot in chart.panels[0].dots] == ["baseline", "KV fp8"]
+    assert "not drawn: weights int4 (no real model was measured with its weights or windows)" in chart.notes
 
 
 def test_a_run_is_drawn_without_an_accelerator(plotted):

@@ -1,25 +1,31 @@
-"""What each option gains against what it costs: its rate as planned, its error as measured on the engine."""
+"""What each option gains against what it costs: its rate as planned, its price as measured elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from kvplan.charts import Axis, Bar, Bars, Chart, Dot, Dots, Hue, Spacing
-from kvplan.check.advice import LEAST_GAIN, Compared, advise, condition, gain, rate_of_gpu
+from kvplan.check.advice import LEAST_GAIN, Compared, advise, condition, gain, quoted_price, rate_of_gpu
 from kvplan.check.comparison import Comparison
+from kvplan.check.comparison_report import quoted_from
 from kvplan.plan.charts.words import requests, subject
 from kvplan.units import Unit, short_count
 
+# Where what costs nothing, or less, stands on an axis that has no nothing.
+FLOOR = 1e-4
+
 
 def compare_chart(comparison: Comparison) -> Chart:
-    """Return options by gain and error; by gain alone, as bars, where no error was measured.
+    """Return options by gain and price; by gain alone, as bars, where no option has a whole price.
 
     The gain is the expected rate of each GPU when full, against the baseline's; the rate itself where the
     baseline holds nothing.
     """
     rows = (comparison.baseline, *comparison.options)
     held = [row for row in rows if rate_of_gpu(row)]
-    priced = [row for row in held if row.error is not None]
+    priced = [row for row in held if _wholly_priced(row)]
+    if not any(row in priced for row in comparison.options):
+        priced = []
     drawn = priced or held or [comparison.baseline]
     setup = comparison.setup
     load = f"full of requests of {short_count(setup.load.context)}"
@@ -28,18 +34,23 @@ def compare_chart(comparison: Comparison) -> Chart:
         title=_title(comparison),
         subject=subject([(setup.model, setup.deployment)], load),
         panels=(_dots(comparison, priced) if priced else _bars(comparison, drawn),),
-        notes=(*_notes_of_prices(priced), *_left_out(rows, drawn)),
+        notes=(*_notes_of_prices(comparison, priced), *_left_out(rows, drawn)),
     )
 
 
+def _wholly_priced(row: Compared) -> bool:
+    """Whether all that it costs was measured on a real model: only its KV differs from what was released."""
+    return row.kv is not None and row.error is None and not row.unmeasured
+
+
 def _dots(comparison: Comparison, priced: Sequence[Compared]) -> Dots:
-    errors = [row.error.logit_error for row in priced if row.error]
-    spacing = Spacing.TENFOLD if min(errors) > 0 else Spacing.EVEN
+    changes = [max(row.kv.perplexity_change, FLOOR) for row in priced if row.kv]
     return Dots(
         _gain_axis(comparison),
-        Axis("error of logits", Unit.SHARE, spacing),
+        Axis(f"more perplexity on {comparison.prices.model}", Unit.SHARE, Spacing.TENFOLD),
         tuple(
-            Dot(_name(row), _gain(comparison, row), error) for row, error in zip(priced, errors, strict=True)
+            Dot(_name(row), _gain(comparison, row), change)
+            for row, change in zip(priced, changes, strict=True)
         ),
         best="better: right and down",
     )
@@ -81,18 +92,16 @@ def _title(comparison: Comparison) -> str:
         assert outcome is not None
         room = f"room for {requests(outcome.max_batch)} of {context}, where none fits now"
         return f"With {best.tried.label}: {room}"
-    error = "" if best.error is None else f", logits {100 * best.error.logit_error:.2g}% off"
+    price = f", {quoted_price(best.kv)}" if best.kv and best.kv != baseline.kv else ""
     only = f", {condition(best)}" if condition(best) else ""
-    return f"Most worth trying: {best.tried.label} (x{times:.2f} tokens/s of each GPU{error}){only}"
+    return f"Most worth trying: {best.tried.label} (x{times:.2f} tokens/s of each GPU{price}){only}"
 
 
-def _notes_of_prices(priced: Sequence[Compared]) -> tuple[str, ...]:
-    if not priced:
-        return ()
-    return (
-        "error: root mean square of the logits' difference over that of the logits, of this model scaled "
-        "down with random weights, against float32 caches",
-    )
+def _notes_of_prices(comparison: Comparison, priced: Sequence[Compared]) -> Iterator[str]:
+    if priced:
+        yield quoted_from(comparison.prices)
+    if any(row.kv.perplexity_change < FLOOR for row in priced if row.kv):
+        yield f"at {FLOOR:.2%}: what costs that much, less or nothing"
 
 
 def _left_out(rows: Sequence[Compared], drawn: Sequence[Compared]) -> tuple[str, ...]:
@@ -107,4 +116,6 @@ def _left_out(rows: Sequence[Compared], drawn: Sequence[Compared]) -> tuple[str,
 def _reason(row: Compared) -> str:
     if row.tried.outcome is None:
         return row.tried.reason
-    return row.unpriced if rate_of_gpu(row) else "not one request fits"
+    if not rate_of_gpu(row):
+        return "not one request fits"
+    return row.unquoted or "no real model was measured with its weights or windows"

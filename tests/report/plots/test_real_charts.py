@@ -7,8 +7,8 @@ import pytest
 from kvplan.allocation import Paged
 from kvplan.check.charts.compare import compare_chart
 from kvplan.check.charts.simulation import simulation_chart
-from kvplan.check.comparison import Comparison, compare
-from kvplan.check.price import EngineError
+from kvplan.check.comparison import compare
+from kvplan.check.measured_price import MeasuredPrice, MeasuredPrices
 from kvplan.check.scenario import Scenario, mixed_lengths
 from kvplan.check.simulation import simulate
 from kvplan.plan.change import parse_changes
@@ -64,17 +64,35 @@ def several(plan, model):
     return [Named(name, plan(model, gpu, **options, **changed)) for name, changed in formats.items()]
 
 
-def comparison_of(capacity):
-    """Options with invented errors, near each other where their formats are."""
+# Of a model with as long a name as the one whose prices come with kvplan.
+NO_PRICES = MeasuredPrices(
+    "SmolLM2-135M-Instruct",
+    "a book",
+    5110,
+    512,
+    "append",
+    "2026-01-02",
+    "kvplan quality model --text book.txt",
+    (),
+)
+
+
+def compared(capacity):
     setup = Setup(capacity.model, capacity.deployment, Load(16, min(8192, capacity.deployment.max_tokens)))
-    found = compare(
-        setup, [parse_changes(text) for text in OPTIONS], lambda _: None, what_if=False, measured=False
-    )
-    priced = tuple(
-        replace(option, error=EngineError(0.1, 0.002 * 1.7**index, 0.9, 128, ""), unpriced="")
-        for index, option in enumerate(found.options)
-    )
-    return Comparison(setup, replace(found.baseline, error=EngineError(0.0, 0.001, 1.0, 128, "")), priced)
+    changes = [parse_changes(text) for text in OPTIONS]
+    return compare(setup, changes, lambda _: None, prices=NO_PRICES, what_if=False, measured=False)
+
+
+def comparison_of(capacity):
+    """Options with invented prices, near each other where their formats are."""
+
+    def priced(row, change):
+        price = MeasuredPrice("a format", NO_PRICES.model, change, change, change, 0.001, 0.9)
+        return replace(row, kv=price, unquoted="", unmeasured="")
+
+    found = compared(capacity)
+    options = tuple(priced(row, 0.002 * 1.7**index) for index, row in enumerate(found.options))
+    return replace(found, baseline=priced(found.baseline, 0.001), options=options)
 
 
 def chart_of(kind, model, plan):
@@ -129,8 +147,4 @@ def test_many_models_on_many_accelerators_can_be_read(plan, crowded):
 
 
 def test_options_without_prices_can_be_read(plan, crowded):
-    capacity = plan("llama-3.1-8b")
-    setup = Setup(capacity.model, capacity.deployment, Load(16, 8192))
-    options = [parse_changes(text) for text in OPTIONS]
-    found = compare(setup, options, lambda _: None, what_if=False, measured=False)
-    assert crowded(draw(compare_chart(found))) == []
+    assert crowded(draw(compare_chart(compared(plan("llama-3.1-8b"))))) == []
