@@ -24,7 +24,7 @@ from time import thread_time
 
 import numpy as np
 
-from kvplan.engine.attention import Visibility, attend, decode
+from kvplan.engine.attention import Settings, Visibility, attend, decode
 from kvplan.engine.counter import Counter
 from kvplan.engine.kv_tiles import KVTiles, View
 from kvplan.engine.scratch import Scratch
@@ -85,7 +85,7 @@ class Batch:
 
     def decode(self, turn: int) -> None:
         """Attend with one query for each sequence, in another store each turn."""
-        decode(self.queries, self.views[turn % len(self.views)], SCALE, None, None, Counter())
+        decode(self.queries, self.views[turn % len(self.views)], Settings(SCALE), Counter())
 
     def read(self, turn: int) -> None:
         """Read a store once."""
@@ -212,7 +212,7 @@ class Prefill:
     def attend(self, turn: int = 0) -> np.ndarray:
         """Attend with every query; counts in a new counter."""
         self.counter = Counter()
-        return attend(self.queries, 0, [self.view], Visibility(), SCALE, None, None, self.counter)
+        return attend(self.queries, 0, [self.view], Visibility(), Settings(SCALE), self.counter)
 
     def flops(self) -> int:
         """Return the floating-point operations of the last call."""

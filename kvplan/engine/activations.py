@@ -94,10 +94,12 @@ def sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def one_plus_exp_minus(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return 1 + exp(-x): what a sigmoid divides by, infinite where x is below -88."""
+    """Return 1 + exp(-x): what a sigmoid divides by, infinite where x is below -88.
+
+    NumPy warns of that, unless it is told not to, as a decoder does for a whole step.
+    """
     out = np.negative(x)
-    with np.errstate(over="ignore"):
-        np.exp(out, out=out)
+    np.exp(out, out=out)
     out += np.float32(1)
     return out
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from kvplan.engine.tile_products import Rows, tiles_first
 from kvplan.engine.tile_selection import Selection, select_some
 from kvplan.engine.visibility import Flags, Positions, TilePositions, Visibility
 
-__all__ = ["View", "Visibility", "attend", "decode", "decode_reading"]
+__all__ = ["Settings", "View", "Visibility", "attend", "decode", "decode_reading"]
 
 # Weights of values whose exponent bias is still to come are made 2^60 larger: see RunningSoftmax.
 RAISED = 60
@@ -36,28 +37,28 @@ SCORES_AT_ONCE = 1 << 19
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What holds for every query of a call.
+    """What holds for every query of a layer.
 
     Args:
         scale: of products of queries and keys.
         softcap: scaled scores are bent to stay below it by a hyperbolic tangent, where given.
         sinks: (heads,) logits that take part in each head's softmax and have no value, where given.
-        raised: see RunningSoftmax.
         slopes: (heads,) how much scores fall with every token a key is older, where given.
     """
 
     scale: float
-    softcap: float | None
-    sinks: F32 | None
-    raised: int
+    softcap: float | None = None
+    sinks: F32 | None = None
     slopes: F32 | None = None
 
-    def softmax(self, head: int, heads: int, group: int, repeat: int, scratch: Scratch) -> RunningSoftmax:
+    def softmax(
+        self, head: int, heads: int, group: int, repeat: int, raised: int, scratch: Scratch
+    ) -> RunningSoftmax:
         """Return a softmax of ``heads`` kv heads from ``head`` on, with ``group x repeat`` rows each."""
         sinks = self.sinks_by_kv_head(group)
         if sinks is not None:
             sinks = np.repeat(sinks[head : head + heads], repeat, axis=1)
-        return RunningSoftmax(sinks, self.raised, scratch)
+        return RunningSoftmax(sinks, raised, scratch)
 
     def sinks_by_kv_head(self, group: int) -> F32 | None:
         """Return the sinks as (kv_heads, group)."""
@@ -80,49 +81,33 @@ class Settings:
             scores *= np.float32(self.softcap)
 
 
-def decode(
-    queries: F32,
-    views: Sequence[Sequence[View]],
-    scale: float,
-    softcap: float | None,
-    sinks: F32 | None,
-    counter: Counter,
-    slopes: F32 | None = None,
-) -> F32:
+def decode(queries: F32, views: Sequence[Sequence[View]], settings: Settings, counter: Counter) -> F32:
     """Attend with one query for each sequence, which sees every token in its views.
 
     Args:
         queries: (batch, heads, k_dim).
         views: of each sequence.
-        scale, softcap, sinks, slopes: see Settings.
+        settings: of the layer.
         counter: is told the products and the bytes read.
 
     Returns:
         (batch, heads, v_dim).
     """
     tiles = next(view.tiles for some in views for view in some)
-    reading = Reading.of(views, queries.shape[1] // tiles.kv_heads, aged=slopes is not None)
-    return decode_reading(queries, tiles, reading, scale, softcap, sinks, counter, slopes)
+    reading = Reading.of(views, queries.shape[1] // tiles.kv_heads, aged=settings.slopes is not None)
+    return decode_reading(queries, tiles, reading, settings, counter)
 
 
 def decode_reading(
-    queries: F32,
-    tiles: KVTiles,
-    reading: Reading,
-    scale: float,
-    softcap: float | None,
-    sinks: F32 | None,
-    counter: Counter,
-    slopes: F32 | None = None,
+    queries: F32, tiles: KVTiles, reading: Reading, settings: Settings, counter: Counter
 ) -> F32:
     """Do what :func:`decode` does, with views worked out before, of ``tiles`` or an arena of its shape.
 
     With ``slopes`` the reading is one with ages.
     """
     batch, heads, k_dim = queries.shape
-    settings = Settings(scale, softcap, sinks, _raised([tiles]), slopes)
     grouped = queries.reshape(batch, tiles.kv_heads, -1, k_dim)
-    rows = _decode_rows(grouped, scale, tiles.scratch)
+    rows = _decode_rows(grouped, settings.scale, tiles.scratch)
     out = np.empty((*grouped.shape[:3], tiles.v_dim), np.float32)
     for part in reading.batches:
         _decode_batch(rows[part.sequences], tiles, part, settings, out[part.sequences])
@@ -138,7 +123,8 @@ def _decode_rows(grouped: F32, scale: float, scratch: Scratch) -> F32:
     """
     batch, kv_heads, group, k_dim = grouped.shape
     rows = scratch.take("queries", batch, kv_heads, max(2, group), k_dim)
-    rows[:, :, group:] = 0
+    if group == 1:
+        rows[:, :, 1] = 0
     np.multiply(grouped, np.float32(scale), out=rows[:, :, :group])
     return rows
 
@@ -153,10 +139,12 @@ def _decode_batch(rows: F32, tiles: KVTiles, part: TileBatch, settings: Settings
     part.chosen.score(tiles, 0, Rows(rows), group, scores, scratch)
     real = scores[:, :, :group]
     settings.bend(real)
-    settings.fall(0, real[:, :, :, None], None if part.ages is None else part.ages[:, None, None, None])
+    if settings.slopes is not None:
+        ages = None if part.ages is None else part.ages[:, None, None, None]
+        settings.fall(0, real[:, :, :, None], ages)
     for tile, slots in part.hidden:
         real[tile, :, :, slots] = -np.inf
-    totals = weigh_by_sequence(real, part, settings.sinks_by_kv_head(group), settings.raised, scratch)
+    totals = weigh_by_sequence(real, part, settings.sinks_by_kv_head(group), _raised(tiles), scratch)
     sums = part.chosen.sum(tiles, 0, scores, part.members, scratch)
     np.divide(sums[:, :, :group], totals[..., None], out=out)
 
@@ -174,8 +162,9 @@ def weigh_by_sequence(scores: F32, part: TileBatch, sinks: F32 | None, raised: i
     highest: F32 = np.maximum.reduce(np.maximum.reduce(by_sequence, axis=1), axis=-1)
     if sinks is not None:
         np.maximum(highest, sinks, out=highest)
-    lift = np.float32(raised * np.log(2.0))
-    scores -= (highest - lift)[part.owner, ..., None]
+    lift = np.float32(raised * log(2.0))
+    lowered = highest - lift if raised else highest
+    scores -= (lowered if len(lowered) == 1 else lowered[part.owner])[..., None]
     np.exp(scores, out=scores)
     tokens = scores.shape[-1]
     by_tile = (scores.reshape(-1, tokens) @ scratch.ones(tokens)).reshape(len(scores), -1)
@@ -188,11 +177,8 @@ def attend(
     first_position: int,
     views: Sequence[View],
     visibility: Visibility,
-    scale: float,
-    softcap: float | None,
-    sinks: F32 | None,
+    settings: Settings,
     counter: Counter,
-    slopes: F32 | None = None,
 ) -> F32:
     """Attend with many queries of one sequence, each of which sees what its position allows.
 
@@ -203,7 +189,7 @@ def attend(
         queries: (n, heads, k_dim); query i is at ``first_position + i``.
         views: which together hold every token a query may see, the queries' own included.
         visibility: which of them it sees.
-        scale, softcap, sinks, slopes: see Settings.
+        settings: of the layer.
         counter: is told the products of visible pairs, and the bytes in view.
 
     Returns:
@@ -212,7 +198,7 @@ def attend(
     count, heads, k_dim = queries.shape
     held = [view for view in views if view.stop > view.start]
     tiles = held[0].tiles
-    settings = Settings(scale, softcap, sinks, _raised([view.tiles for view in held]), slopes)
+    raised = max(_raised(view.tiles) for view in held)
     grouped = queries.reshape(count, tiles.kv_heads, -1, k_dim)
     sources = [_Source(view, view.tile_ids(), TilePositions.of(view.tile_positions())) for view in held]
     out = np.empty((*grouped.shape[:3], tiles.v_dim), np.float32)
@@ -222,7 +208,7 @@ def attend(
         block = slice(first, min(first + step, count))
         positions = np.arange(first_position + block.start, first_position + block.stop)
         pieces = [piece for source in sources for piece in _pieces(source, positions, visibility)]
-        _attend_block(grouped[block], pieces, settings, out[block], tiles.scratch)
+        _attend_block(grouped[block], pieces, settings, raised, out[block], tiles.scratch)
         pairs += sum(piece.pairs for piece in pieces)
     _count(held, pairs, heads, counter)
     return out.reshape(count, heads, tiles.v_dim)
@@ -298,7 +284,9 @@ def _stretches(flags: Flags) -> list[tuple[int, int]]:
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
-def _attend_block(queries: F32, pieces: list[_Piece], settings: Settings, out: F32, scratch: Scratch) -> None:
+def _attend_block(
+    queries: F32, pieces: list[_Piece], settings: Settings, raised: int, out: F32, scratch: Scratch
+) -> None:
     """Attend with queries (n, kv_heads, group, k_dim), some kv heads at a time."""
     count, kv_heads, group, k_dim = queries.shape
     rows = group * count
@@ -309,7 +297,7 @@ def _attend_block(queries: F32, pieces: list[_Piece], settings: Settings, out: F
     at_once = max(1, SCORES_AT_ONCE // (rows * most))
     for head in range(0, kv_heads, at_once):
         heads = min(at_once, kv_heads - head)
-        softmax = settings.softmax(head, heads, group, count, scratch)
+        softmax = settings.softmax(head, heads, group, count, raised, scratch)
         folding = Rows(scaled[None, head : head + heads])
         for piece in pieces:
             _absorb(piece, head, folding, count, settings, softmax, scratch)
@@ -341,8 +329,9 @@ def _absorb(
     softmax.add(piece.chosen.sum(tiles, head, by_tile, scratch.ones(count_tiles)[None], scratch)[0])
 
 
-def _raised(arenas: Sequence[KVTiles]) -> int:
-    return RAISED if any(tiles.values.format.codec.power for tiles in arenas) else 0
+def _raised(tiles: KVTiles) -> int:
+    """Return what RunningSoftmax is to raise weights of these tiles' values by."""
+    return RAISED if tiles.values.format.codec.power else 0
 
 
 def _count(views: Sequence[View], pairs: int, heads: int, counter: Counter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 
 import numpy as np
 
@@ -38,6 +39,12 @@ class AttentionBesideMambaMixer:
         self._arch = arch
         self._attention = AttentionMixer(arch.attention, model, weights, places[:1], rotaries)
         self._mamba = StateSpaceMixer(arch.mamba2, model, weights, places[1])
+
+    def viewing(self, arch: AttentionBesideMamba) -> AttentionBesideMambaMixer:
+        """Return a layer of the same weights whose attention has other tokens in view."""
+        changed = copy(self)
+        changed._arch, changed._attention = arch, self._attention.viewing(arch.attention)
+        return changed
 
     @property
     def nbytes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from kvplan.arch.temperature import TemperatureTuning
 from kvplan.engine.activations import sigmoid
 from kvplan.engine.alibi import alibi_slopes
 from kvplan.engine.arrays import Float, Tokens
-from kvplan.engine.attention import attend, decode_reading
+from kvplan.engine.attention import Settings, attend, decode_reading
 from kvplan.engine.block_selector import BlockSelector
 from kvplan.engine.chosen_attention import attend_chosen
 from kvplan.engine.counter import Counter
@@ -61,14 +62,25 @@ class AttentionMixer:
             self._k_norm = make_qk_norm(arch.qk_norm, model, weights, "self_attn.k_norm")
         self._v_norm = UnitNorm(model.norm_eps) if arch.v_norm else None
         self._rotary = rotaries.of(arch.rope_parameters, arch.head_dim)
+        gates_queries = arch.output_gate is OutputGate.QUERY
+        self._turns_together = self._q_norm is None and self._k_norm is None and not gates_queries
         self._sinks = weights.get("self_attn.sinks")
-        self._scale = arch.attention_multiplier or (arch.query_pre_attn_scalar or arch.head_dim) ** -0.5
-        self._slopes = _slopes(arch, self._scale)
-        window = arch.sliding_window or arch.visible_window
-        self._visibility = Visibility(window, arch.sink_tokens, arch.attention_chunk_size)
+        scale = arch.attention_multiplier or (arch.query_pre_attn_scalar or arch.head_dim) ** -0.5
+        cap, slopes = arch.attn_logit_softcapping, _slopes(arch, scale)
+        self._settings = Settings(scale, cap, self._sinks, slopes)
+        self._visibility = _visibility(arch)
         self._selector: BlockSelector | None = None
         if arch.indexer is not None:
             self._selector = BlockSelector(arch.indexer, arch, model, weights, places[1], rotaries)
+
+    def viewing(self, arch: Attention) -> AttentionMixer:
+        """Return a layer of the same weights, held together with this one, with other tokens in view.
+
+        ``arch`` differs from this layer's in its window and sink tokens only.
+        """
+        changed = copy(self)
+        changed._arch, changed._visibility = arch, _visibility(arch)
+        return changed
 
     @property
     def nbytes(self) -> int:
@@ -102,10 +114,9 @@ class AttentionMixer:
         """Attend with one query a sequence over what is in view, the new tokens included."""
         tiles = step.keys_and_values(self._place)
         group = self._arch.num_attention_heads // self._arch.num_key_value_heads
-        aged, window = self._slopes is not None, self._arch.visible_window
+        aged, window = self._settings.slopes is not None, self._arch.visible_window
         reading = step.reading(self._place, group, aged=aged, window=window)
-        cap, sinks, slopes = self._arch.attn_logit_softcapping, self._sinks, self._slopes
-        return decode_reading(queries, tiles, reading, self._scale, cap, sinks, counter, slopes)
+        return decode_reading(queries, tiles, reading, self._settings, counter)
 
     def _attend_stored(self, queries: Float, step: Step, counter: Counter) -> Float:
         """Attend over a cache that keeps everything: the new tokens are in it already."""
@@ -129,7 +140,7 @@ class AttentionMixer:
             positions = np.flatnonzero(flags.any(axis=(0, 1)))
             keys, values = step.tokens_at(self._place, index, positions)
             seen = flags[:, :, positions]
-            mixed[rows] = attend_chosen(queries[rows], keys, values, seen, self._scale, counter)
+            mixed[rows] = attend_chosen(queries[rows], keys, values, seen, self._settings.scale, counter)
         return mixed
 
     def _attend_passing(
@@ -164,8 +175,7 @@ class AttentionMixer:
         return np.empty((*queries.shape[:2], self._arch.value_dim), np.float32)
 
     def _attend(self, queries: Float, start: int, views: list[View], counter: Counter) -> Float:
-        cap, sinks, slopes = self._arch.attn_logit_softcapping, self._sinks, self._slopes
-        return attend(queries, start, views, self._visibility, self._scale, cap, sinks, counter, slopes)
+        return attend(queries, start, views, self._visibility, self._settings, counter)
 
     def _fresh(self, keys: Float, values: Float, start: int, step: Step) -> View:
         """Return the new tokens stored as the layer stores them, in tiles of their own."""
@@ -186,7 +196,7 @@ class AttentionMixer:
         joined = self._qkv(x, counter)
         if arch.shares_kv:
             queries, gate = self._queries_and_gate(joined, x, counter)
-            return self._finished(queries, step, counter), None, gate
+            return self._tempered(self._turned(queries, self._q_norm, step, counter), step), None, gate
         end = joined.shape[1] - (0 if arch.k_eq_v else cached * arch.value_dim)
         first = end - cached * arch.head_dim
         queries, gate = self._queries_and_gate(joined[:, :first], x, counter)
@@ -197,11 +207,16 @@ class AttentionMixer:
             values = values * np.float32(arch.attention_value_scale)
         if self._v_norm is not None:
             values = self._v_norm(values, counter)
-        keys = self._turned(keys, self._k_norm, step, counter)
-        return self._finished(queries, step, counter), (keys, values), gate
+        if self._turns_together:
+            # Once for all heads: in decode a call takes longer to find its way than to turn a row.
+            turned = self._turned(joined[:, :end].reshape(len(x), -1, arch.head_dim), None, step, counter)
+            queries, keys = turned[:, :-cached], turned[:, -cached:]
+        else:
+            queries = self._turned(queries, self._q_norm, step, counter)
+            keys = self._turned(keys, self._k_norm, step, counter)
+        return self._tempered(queries, step), (keys, values), gate
 
-    def _finished(self, queries: Float, step: Step, counter: Counter) -> Float:
-        queries = self._turned(queries, self._q_norm, step, counter)
+    def _tempered(self, queries: Float, step: Step) -> Float:
         if self._arch.temperature is not None:
             queries = queries * _growth(self._arch.temperature, step.positions)[:, None, None]
         return queries
@@ -232,6 +247,12 @@ class AttentionMixer:
         """Return queries, keys or values clipped, where the layer does it: behind their norm (OLMoE)."""
         limit = self._arch.clip_qkv
         return heads if limit is None else np.clip(heads, -limit, limit)
+
+
+def _visibility(arch: Attention) -> Visibility:
+    """Return which tokens a query sees."""
+    window = arch.sliding_window or arch.visible_window
+    return Visibility(window, arch.sink_tokens, arch.attention_chunk_size)
 
 
 def _slopes(arch: Attention, scale: float) -> F32 | None:

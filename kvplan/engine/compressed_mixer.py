@@ -126,6 +126,5 @@ class CompressedMixer:
         groups, rank, width = self._groups.shape
         by_group = mixed.reshape(len(mixed), groups, width).transpose(1, 0, 2)
         narrow = np.matmul(by_group, self._groups.transpose(0, 2, 1)).transpose(1, 0, 2)
-        counter.matmul(len(mixed), width, groups * rank)
-        counter.read_weights(self._groups.nbytes)
+        counter.matmul(len(mixed), width, groups * rank, self._groups.nbytes)
         return self._out(np.ascontiguousarray(narrow).reshape(len(mixed), -1), counter)

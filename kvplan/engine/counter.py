@@ -32,9 +32,10 @@ class Counter:
         for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
-    def matmul(self, rows: int, inputs: int, outputs: int) -> None:
-        """Count a product of ``rows`` vectors with an ``inputs x outputs`` matrix."""
+    def matmul(self, rows: int, inputs: int, outputs: int, nbytes: int) -> None:
+        """Count a product of ``rows`` vectors with an ``inputs x outputs`` matrix, read for it."""
         self.matmul_flops += 2 * rows * inputs * outputs
+        self.weights_read_bytes += nbytes
 
     def attention(self, flops: int) -> None:
         """Count floating-point operations of attention or of a recurrence."""

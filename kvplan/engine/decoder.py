@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from enum import Enum
 
 import numpy as np
 
+from kvplan.arch.layer import Layer
 from kvplan.arch.model import Model
 from kvplan.engine.altup import Streams
 from kvplan.engine.arrays import Float, Tokens
@@ -76,6 +78,23 @@ class Decoder:
             for index, layer in enumerate(model.layers)
         ]
 
+    def viewing(self, model: Model) -> Decoder:
+        """Return a decoder of the same weights, held once for both, whose attention sees other tokens.
+
+        Args:
+            model: this one's with other windows, as :func:`kvplan.arch.what_if.with_window` makes it.
+
+        Raises:
+            ValueError: more than that differs.
+        """
+        if model.places() != self._model.places():
+            raise ValueError("what layers cache is kept elsewhere in this model")
+        layers = zip(self._model.layers, model.layers, self._layers, strict=True)
+        changed = copy(self)
+        changed._model = model
+        changed._layers = [run if old == new else _viewing(run, new) for old, new, run in layers]
+        return changed
+
     @property
     def weights_nbytes(self) -> int:
         """Bytes of every weight array."""
@@ -122,7 +141,8 @@ class Decoder:
         tokens = np.concatenate([np.empty(0, np.int64), *(new for _, new in batch)])
         self._require(tokens, max((cache.length(sequence) + len(new) for sequence, new in batch), default=0))
         step = cache.begin(batch, decode=decode)
-        with one_blas_thread():
+        # Sigmoids overflow and are right. Saying so in each of them would cost a hundredth of a step.
+        with one_blas_thread(), np.errstate(over="ignore"):
             x = self._embed(tokens, step.positions, counter)
             given = None if self._layer_inputs is None else self._layer_inputs(tokens, x, counter)
             if self._streams is not None:
@@ -132,7 +152,7 @@ class Decoder:
             step.write_held(counter)
             cache.finish(batch)
             match logits:
-                case Logits.LAST:
+                case Logits.LAST if len(batch) < len(tokens):
                     x = x[..., step.last_rows, :]
                 case Logits.NONE:
                     return np.empty((0, self._model.vocab_size), np.float32)
@@ -167,6 +187,13 @@ class Decoder:
             logits *= np.float32(self._model.logits_multiplier)
         cap = self._model.final_logit_softcapping
         return logits if cap is None else np.tanh(logits / np.float32(cap)) * np.float32(cap)
+
+
+def _viewing(run: DecoderLayer | PassedByLayer, layer: Layer) -> DecoderLayer:
+    """Return a layer with other tokens in view; raises ValueError where it has no attention of its own."""
+    if isinstance(run, PassedByLayer):
+        raise ValueError("a layer that is passed by views nothing")
+    return run.viewing(layer)
 
 
 def _streams(model: Model, weights: Mapping[str, Float]) -> Streams | HyperStreams | None:

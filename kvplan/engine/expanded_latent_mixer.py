@@ -8,7 +8,7 @@ import numpy as np
 
 from kvplan.arch.latent_attention import LatentAttention
 from kvplan.engine.arrays import Float
-from kvplan.engine.attention import attend, decode_reading
+from kvplan.engine.attention import Settings, attend, decode_reading
 from kvplan.engine.counter import Counter
 from kvplan.engine.latent_projections import LatentProjections
 from kvplan.engine.rotaries import Rotaries
@@ -47,13 +47,13 @@ class ExpandedLatentMixer:
 
     def _decoded(self, queries: Float, step: Step, counter: Counter) -> Float:
         tiles, reading = step.keys_and_values(self._place), step.reading(self._place, 1)
-        return decode_reading(queries, tiles, reading, self._parts.scale, None, None, counter)
+        return decode_reading(queries, tiles, reading, Settings(self._parts.scale), counter)
 
     def _read(self, queries: Float, step: Step, counter: Counter) -> Float:
         """Attend with every sequence's new tokens to its own; ``(tokens, heads, v_head_dim)``."""
         mixed = np.empty((*queries.shape[:2], self._arch.v_head_dim), np.float32)
         for index, start in enumerate(step.starts):
             rows, views = step.rows(index), step.after(self._place, index)
-            scale = self._parts.scale
-            mixed[rows] = attend(queries[rows], start, views, Visibility(), scale, None, None, counter)
+            settings = Settings(self._parts.scale)
+            mixed[rows] = attend(queries[rows], start, views, Visibility(), settings, counter)
         return mixed

@@ -131,7 +131,8 @@ def _in_bytes(bits: int) -> Codec:
     planes = 8 // bits
 
     def pack(values: F32) -> Words:
-        codes = values.astype(np.uint8).reshape(*values.shape[:-1], planes, -1)
+        *rows, columns = values.shape
+        codes = values.astype(np.uint8).reshape(*rows, planes, columns // planes)
         shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
         words: NDArray[np.uint8] = np.bitwise_or.reduce(codes << shifts, axis=-2)
         return words

@@ -14,7 +14,7 @@ import numpy as np
 
 from kvplan.arch.latent_attention import LatentAttention
 from kvplan.engine.arrays import Float
-from kvplan.engine.attention import attend
+from kvplan.engine.attention import Settings, attend
 from kvplan.engine.chosen_attention import attend_chosen
 from kvplan.engine.counter import Counter
 from kvplan.engine.kv_tiles import KVTiles, View
@@ -85,7 +85,7 @@ class LatentMixer:
             return attend_chosen(queries, keys, values, chosen, self._parts.scale, counter)
         view, uncounted = _scratch(keys, values), Counter()
         start = step.starts[index]
-        mixed = attend(queries, start, [view], Visibility(), self._parts.scale, None, None, uncounted)
+        mixed = attend(queries, start, [view], Visibility(), Settings(self._parts.scale), uncounted)
         counter.attention(uncounted.attention_flops)
         return mixed
 
@@ -109,8 +109,7 @@ class LatentMixer:
                 counter,
                 None if arch.indexer is None else np.flatnonzero(step.chosen[index][0]),
             )
-        counter.matmul(len(queries), arch.kv_lora_rank, up.shape[0] * up.shape[1])
-        counter.read_weights(up.nbytes)
+        counter.matmul(len(queries), arch.kv_lora_rank, up.shape[0] * up.shape[1], up.nbytes)
         made: Float = np.matmul(mixed, up[:, nope:].transpose(0, 2, 1))
         return made.transpose(1, 0, 2)
 

@@ -83,8 +83,7 @@ class LatentProjections:
         """Return keys ``(tokens, heads, nope + rope)`` and values ``(tokens, heads, v)`` of some latents."""
         arch, nope = self._arch, self._arch.qk_nope_head_dim
         made = np.matmul(latent, self.up.transpose(0, 2, 1)).transpose(1, 0, 2)
-        counter.matmul(len(latent), arch.kv_lora_rank, made.shape[1] * made.shape[2])
-        counter.read_weights(self.up.nbytes)
+        counter.matmul(len(latent), arch.kv_lora_rank, made.shape[1] * made.shape[2], self.up.nbytes)
         keys = np.empty((len(latent), arch.num_attention_heads, arch.qk_head_dim), np.float32)
         keys[..., :nope] = made[..., :nope]
         keys[..., nope:] = rope_keys[:, None]

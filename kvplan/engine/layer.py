@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from typing import TypeAlias, assert_never
 
 import numpy as np
@@ -16,7 +17,7 @@ from kvplan.arch.gated_delta_net import GatedDeltaNet
 from kvplan.arch.hyper_connections import MIXER_CONNECTION, MLP_CONNECTION
 from kvplan.arch.kimi_delta_attention import KimiDeltaAttention
 from kvplan.arch.latent_attention import LatentAttention
-from kvplan.arch.layer import FeedForward
+from kvplan.arch.layer import FeedForward, Layer
 from kvplan.arch.layer import Mixer as ArchMixer
 from kvplan.arch.lightning_attention import LightningAttention
 from kvplan.arch.mamba import Mamba
@@ -70,7 +71,7 @@ class DecoderLayer:
         watch: Watch | None = None,
     ) -> None:
         layer = model.layers[index]
-        self._block = layer.block
+        self._block, self._is_parallel = layer.block, layer.block.is_parallel
         factors, multiplier = layer.residual_factors or ResidualFactors(), model.residual_multiplier
         self._add_mixed = ResidualSum(factors.mixer_alpha, factors.mixer_beta * multiplier)
         self._add_fed = ResidualSum(factors.mlp_alpha, factors.mlp_beta * multiplier)
@@ -89,6 +90,23 @@ class DecoderLayer:
             hyper, eps = layer.hyper_connections, model.norm_eps
             names = (MIXER_CONNECTION, MLP_CONNECTION)
             self._hyper = [HyperUpdate(name, hyper, weights, eps) for name in names]
+
+    def viewing(self, layer: Layer) -> DecoderLayer:
+        """Return a layer of the same weights whose attention has other tokens in view.
+
+        Raises:
+            ValueError: something else differs in ``layer``, or the mixer is watched.
+        """
+        match layer.mixer, self._mixer:
+            case Attention() as arch, AttentionMixer() as mixer:
+                viewed: AnyMixer = mixer.viewing(arch)
+            case AttentionBesideMamba() as arch, AttentionBesideMambaMixer() as mixer:
+                viewed = mixer.viewing(arch)
+            case _:
+                raise ValueError("only attention can have other tokens in view")
+        changed = copy(self)
+        changed._mixer = viewed
+        return changed
 
     @property
     def nbytes(self) -> int:
@@ -148,7 +166,7 @@ class DecoderLayer:
         return around_mlp(streams, lambda x: self._feed(before_mlp(x, counter), x, step, counter), counter)
 
     def _mixed_and_fed(self, x: Float, step: Step, counter: Counter) -> Float:
-        if self._block.is_parallel:
+        if self._is_parallel:
             return self._side_by_side(x, step, counter)
         norms, mixer = iter(self._norms), self._mixer
         if mixer is not None:

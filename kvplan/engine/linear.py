@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvplan.engine.counter import Counter
+from kvplan.engine.huge_pages import HugePages
 
 PANEL = 64
 # OpenBLAS multiplies without first copying its operands where rows x columns x inputs is at most this
@@ -21,6 +22,8 @@ _AVX512_FEATURES = ("X86_V4", "AVX512_SKX")
 _MANY_ROWS = 48
 # Partial results are summed while they are in the second-level cache.
 _PARTIAL_ELEMENTS = 1 << 18
+# Of all layers that are made in this process, of one model mostly.
+_MEMORY = HugePages()
 
 
 class Linear:
@@ -30,6 +33,9 @@ class Linear:
         weight: (outputs, inputs).
         bias: (outputs,), or ``None``.
         panel: outputs that are stored together.
+
+    Attributes:
+        nbytes: of the weight and the bias.
     """
 
     def __init__(
@@ -38,6 +44,7 @@ class Linear:
         self.outputs, self.inputs = weight.shape
         self._panels, self._rest = into_panels(weight, panel)
         self._bias = bias
+        self.nbytes = _nbytes(self._panels, self._rest, bias)
 
     @classmethod
     def joined(
@@ -54,20 +61,12 @@ class Linear:
         """
         return cls(np.concatenate(weights), join_biases(biases), panel=panel)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the weight and the bias."""
-        bias = 0 if self._bias is None else self._bias.nbytes
-        return self._panels.nbytes + self._rest.nbytes + bias
-
     def __call__(self, x: NDArray[np.float32], counter: Counter) -> NDArray[np.float32]:
         """Return (rows, outputs) for x of (rows, inputs)."""
-        out = np.empty((len(x), self.outputs), np.float32)
-        multiply(x, self._panels, self._rest, out)
+        out = multiply(x, self._panels, self._rest)
         if self._bias is not None:
             out += self._bias
-        counter.matmul(len(x), self.inputs, self.outputs)
-        counter.read_weights(self.nbytes)
+        counter.matmul(len(x), self.inputs, self.outputs, self.nbytes)
         return out
 
     def rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -95,6 +94,9 @@ class StackedLinear:
         weight: (layers, outputs, inputs).
         bias: (layers, outputs), or ``None``.
         panel: outputs that are stored together.
+
+    Attributes:
+        nbytes: of all the weights and biases.
     """
 
     def __init__(
@@ -103,12 +105,7 @@ class StackedLinear:
         self.layers, self.outputs, self.inputs = weight.shape
         self._panels, self._rest = into_panels(weight, panel)
         self._bias = bias
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all the weights and biases."""
-        bias = 0 if self._bias is None else self._bias.nbytes
-        return self._panels.nbytes + self._rest.nbytes + bias
+        self.nbytes = _nbytes(self._panels, self._rest, bias)
 
     def __call__(
         self, x: NDArray[np.float32], counts: NDArray[np.int64], counter: Counter
@@ -125,12 +122,11 @@ class StackedLinear:
         stops = np.cumsum(counts)[used].tolist()
         start = 0
         for layer, stop in zip(used.tolist(), stops, strict=True):
-            multiply(x[start:stop], self._panels[layer], self._rest[layer], out[start:stop])
+            out[start:stop] = multiply(x[start:stop], self._panels[layer], self._rest[layer])
             start = stop
         if self._bias is not None:
             out += np.repeat(self._bias, counts, axis=0)
-        counter.matmul(len(x), self.inputs, self.outputs)
-        counter.read_weights(len(used) * (self.nbytes // self.layers))
+        counter.matmul(len(x), self.inputs, self.outputs, len(used) * (self.nbytes // self.layers))
         return out
 
 
@@ -146,50 +142,47 @@ def join_biases(biases: Sequence[NDArray[np.float32] | None]) -> NDArray[np.floa
     return np.concatenate(given, axis=-1) if given else None
 
 
+def _nbytes(*arrays: NDArray[np.float32] | None) -> int:
+    return sum(array.nbytes for array in arrays if array is not None)
+
+
 def into_panels(weight: NDArray[np.float32], panel: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return (..., outputs, inputs) as panels (..., outputs // panel, inputs, panel) and the columns left."""
     *stack, outputs, inputs = weight.shape
     whole = outputs // panel * panel
-    tall = weight[..., :whole, :].reshape(*stack, whole // panel, panel, inputs)
-    return np.ascontiguousarray(tall.swapaxes(-1, -2)), np.ascontiguousarray(
-        weight[..., whole:, :].swapaxes(-1, -2)
-    )
+    panels = _MEMORY.take(*stack, whole // panel, inputs, panel)
+    panels[...] = weight[..., :whole, :].reshape(*stack, whole // panel, panel, inputs).swapaxes(-1, -2)
+    rest = _MEMORY.take(*stack, inputs, outputs - whole)
+    rest[...] = weight[..., whole:, :].swapaxes(-1, -2)
+    return panels, rest
 
 
 def multiply(
-    x: NDArray[np.float32],
-    panels: NDArray[np.float32],
-    rest: NDArray[np.float32],
-    out: NDArray[np.float32],
-) -> None:
-    """Write x (rows, inputs) times one layer, as :func:`into_panels` cuts it, to out (rows, outputs)."""
+    x: NDArray[np.float32], panels: NDArray[np.float32], rest: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return x (rows, inputs) times one layer, as :func:`into_panels` cuts it: (rows, outputs)."""
+    rows = len(x)
+    if rows == 1 and has_uncopied_products():
+        # A product of one row is a matrix-vector product, which is slower than one of two rows.
+        x = x.repeat(2, axis=0)
     count, _, width = panels.shape
-    whole = count * width
+    whole, left = count * width, rest.shape[1]
+    out = np.empty((len(x), whole + left), np.float32)
     if count:
         _multiply_panels(x, panels, out[:, :whole].reshape(len(x), count, width).swapaxes(0, 1))
-    if rest.shape[1]:
+    if left:
         _multiply_panels(x, rest[np.newaxis], out[np.newaxis, :, whole:])
+    return out[:rows]
 
 
 def _multiply_panels(x: NDArray[np.float32], panels: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Write x (rows, inputs) times panels (count, inputs, width) to out (count, rows, width)."""
-    if not has_uncopied_products() or len(x) > _MANY_ROWS:
-        np.matmul(x, panels, out=out)
-    elif len(x) == 1:
-        # A product of one row is a matrix-vector product, which is slower than one of two rows.
-        pair = np.zeros((2, x.shape[1]), np.float32)
-        pair[0] = x[0]
-        both = np.empty((len(panels), 2, panels.shape[2]), np.float32)
-        _multiply_in_parts(pair, panels, both)
-        out[:, 0] = both[:, 0]
-    else:
-        _multiply_in_parts(x, panels, out)
+    """Write x (rows, inputs) times panels (count, inputs, width) to out (count, rows, width).
 
-
-def _multiply_in_parts(x: NDArray[np.float32], panels: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Do what :func:`_multiply_panels` does, the inputs in parts small enough for uncopied products."""
+    Few rows are multiplied by parts of the inputs small enough for uncopied products.
+    """
     rows, (count, inputs, width) = len(x), panels.shape
-    parts = _parts(rows, inputs, width)
+    in_parts = has_uncopied_products() and rows <= _MANY_ROWS
+    parts = _parts(rows, inputs, width) if in_parts else 1
     if parts == 1:
         np.matmul(x, panels, out=out)
         return
@@ -201,6 +194,7 @@ def _multiply_in_parts(x: NDArray[np.float32], panels: NDArray[np.float32], out:
         np.add.reduce(np.matmul(pieces, split[first:last]), axis=1, out=out[first:last])
 
 
+@cache
 def _parts(rows: int, inputs: int, width: int) -> int:
     """Return into how many equal parts to cut the inputs; 1 where none near enough divides them."""
     least = max(1, -(-rows * inputs * width // _UNCOPIED_PRODUCT))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import sqrt
 from typing import TypeAlias, assert_never
 
 import numpy as np
@@ -24,20 +25,21 @@ class RMSNorm:
         weight: (width,), the scale, or its distance from one with ``unit_offset``.
         eps: added to the mean square.
         unit_offset: the scale is 1 + weight (Gemma, Qwen3-Next).
+
+    Attributes:
+        nbytes: of the scale.
     """
 
     def __init__(self, weight: NDArray[np.float32], eps: float, *, unit_offset: bool = False) -> None:
-        self._scale = weight + np.float32(1) if unit_offset else weight
-        self._eps = np.float32(eps)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the scale."""
-        return self._scale.nbytes
+        scale = weight + np.float32(1) if unit_offset else weight
+        # A mean is a sum divided by the width: the division is done once, in the numbers that go with it.
+        width = weight.shape[-1]
+        self._scale, self._eps = scale * np.float32(sqrt(width)), np.float32(width * eps)
+        self.nbytes = self._scale.nbytes
 
     def __call__(self, x: NDArray[np.float32], counter: Counter) -> NDArray[np.float32]:
         """Return x of (..., width) normalised."""
-        out = scale_to_unit(x, self._eps)
+        out = to_unit_length(x, self._eps)
         out *= self._scale
         counter.read_weights(self.nbytes)
         return out
@@ -133,10 +135,12 @@ def scale_to_unit(x: NDArray[np.float32], eps: np.float32) -> NDArray[np.float32
     return np.divide(x, root)
 
 
-def to_unit_length(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return x divided by its length over the last axis."""
-    unit: NDArray[np.float32] = x / np.sqrt(sum_of_squares(x) + _UNIT_EPS)
-    return unit
+def to_unit_length(x: NDArray[np.float32], eps: np.float32 = _UNIT_EPS) -> NDArray[np.float32]:
+    """Return x / sqrt(sum(x^2) + eps) over the last axis."""
+    length = sum_of_squares(x)
+    length += eps
+    np.sqrt(length, out=length)
+    return np.divide(x, length)
 
 
 def sum_of_squares(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -39,8 +39,9 @@ class Rotary:
         if self._interleaved:
             self._turns = (cosines + 1j * sines).astype(np.complex64)
         else:
-            self._cosines = np.tile(cosines, 2).astype(np.float32)
-            self._sines = np.concatenate((-sines, sines), axis=1).astype(np.float32)
+            self._cosines = np.stack((cosines, cosines), axis=1).astype(np.float32)
+            self._sines = np.stack((-sines, sines), axis=1).astype(np.float32)
+        self._looked_up: NDArray[np.int64] | None = None
 
     def rotate(self, x: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return x (n, heads, head_dim), token i turned to positions[i]; a tail that is not rotated stays."""
@@ -72,15 +73,27 @@ class Rotary:
         self, x: NDArray[np.float32], positions: NDArray[np.int64], *, back: bool
     ) -> NDArray[np.float32]:
         """Return x (n, heads, rotated) turned: elements i and i + rotated / 2 belong together."""
-        half = x.shape[2] // 2
-        out = x * self._cosines.take(positions, axis=0)[:, np.newaxis]
-        partners = np.concatenate((x[..., half:], x[..., :half]), axis=2)
-        partners *= self._sines.take(positions, axis=0)[:, np.newaxis]
+        halves = x.reshape(len(x), -1, 2, x.shape[2] // 2)
+        cosines, sines = self._halves_at(positions)
+        out = halves * cosines
+        # Each half goes with the other one: both in the other order are a view.
+        partners = halves[:, :, ::-1] * sines
         if back:
             out -= partners
         else:
             out += partners
-        return out
+        return out.reshape(x.shape)
+
+    def _halves_at(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return cosines and signed sines (n, 1, 2, rotated / 2) of positions.
+
+        The layers of a step ask with the same array, one after another: it is looked up for the first.
+        """
+        if positions is not self._looked_up:
+            tables = self._cosines, self._sines
+            cosines, sines = (table.take(positions, axis=0)[:, np.newaxis] for table in tables)
+            self._looked_up, self._at_positions = positions, (cosines, sines)
+        return self._at_positions
 
 
 def frequencies(

@@ -5,6 +5,8 @@ Online softmax, arXiv 1805.02867: sums so far are rescaled whenever a larger sco
 
 from __future__ import annotations
 
+from math import log
+
 import numpy as np
 
 from kvplan.engine.kv_codecs import F32
@@ -26,7 +28,7 @@ class RunningSoftmax:
 
     def __init__(self, sinks: F32 | None, raised: int, scratch: Scratch) -> None:
         self._scratch = scratch
-        self._raised = np.float32(raised * np.log(2.0))
+        self._raised = np.float32(raised * log(2.0))
         self._maximum: F32 | None = sinks
         self._total: F32 | None = None if sinks is None else np.full_like(sinks, 2.0**raised)
         self._sums: F32 | None = None

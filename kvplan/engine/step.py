@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 
@@ -77,7 +78,9 @@ class Step:
         self.slots = slots
         self.decode = decode
         self.positions = np.concatenate([np.arange(s, s + n) for s, n in zip(starts, counts, strict=True)])
-        self._ends = np.cumsum(counts).tolist()
+        # What is looked up for them is kept from layer to layer.
+        self.positions.flags.writeable = False
+        self._ends = list(accumulate(counts))
         self._parts = parts
         self._stores = stores
         self._kv = kv
@@ -113,7 +116,7 @@ class Step:
     @property
     def last_rows(self) -> Blocks:
         """The last token of each sequence."""
-        return np.array(self._ends) - 1
+        return np.array([end - 1 for end in self._ends])
 
     def keys_and_values(self, place: int) -> KVTiles:
         """Return an attention layer's arena."""

@@ -85,8 +85,8 @@ class Places:
 
     @property
     def apart(self) -> bool:
-        """Whether every token is a segment of its own, as in a decode step."""
-        return len(self.segments) == len(self.tiles)
+        """Whether several tokens are each a segment of their own, as in a decode step of a batch."""
+        return 1 < len(self.tiles) == len(self.segments)
 
 
 def nbytes_of_one(array: NDArray[Any]) -> int:

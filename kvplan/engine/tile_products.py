@@ -218,7 +218,7 @@ def _sum_expanded(
     limit = max(1, PARTIAL_ELEMENTS // (heads * rows * values.dim))
     sums: F32 | None = None
     at = 0
-    for batch in batches(runs, limit):
+    for batch in [runs] if len(weights) <= limit else batches(runs, limit):
         here = slice(at, at + sum(run.length for run in batch))
         partial = scratch.take("partial", here.stop - at, heads, columns, rows, width)
         _weigh(values, batch, head, weights[here, :, None], partial, scratch)

@@ -24,7 +24,7 @@ class Table:
 
     def physical(self, logical: Iterable[int]) -> NDArray[np.int64]:
         """Return the physical blocks of these logical ones, in their order."""
-        return np.fromiter((self.blocks[block] for block in logical), np.int64)
+        return np.array([self.blocks[block] for block in logical], np.int64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kvplan.engine.alibi import alibi_slopes
-from kvplan.engine.attention import Visibility, attend, decode, decode_reading
+from kvplan.engine.attention import Settings, Visibility, attend, decode, decode_reading
 from kvplan.engine.counter import Counter
 from kvplan.engine.kv_tiles import KVTiles, View
 from kvplan.engine.tile_batch import Reading
@@ -88,7 +88,7 @@ def test_prefill_falls_with_the_distance(name, shape, window):
     hot = 0 if tiles.hot is not None else None
     view, rule = View(tiles, blocks, 0, 330, hot=hot), Visibility(window=window)
     slopes = alibi_slopes(shape[0])
-    found = attend(queries, 120, [view], rule, shape[2] ** -0.5, None, None, Counter(), slopes)
+    found = attend(queries, 120, [view], rule, Settings(shape[2] ** -0.5, slopes=slopes), Counter())
     expected = expected_attention(queries, range(120, 330), keys, values, shape[2] ** -0.5, window)
     assert_close(found, expected, name)
 
@@ -100,7 +100,7 @@ def test_decode_falls_with_the_distance(name, shape):
     queries = np.random.default_rng(4).standard_normal((1, shape[0], shape[2]), dtype=np.float32)
     hot = 0 if tiles.hot is not None else None
     view, slopes = View(tiles, blocks, 0, 150, hot=hot), alibi_slopes(shape[0])
-    found = decode(queries, [[view]], 0.2, None, None, Counter(), slopes)
+    found = decode(queries, [[view]], Settings(0.2, slopes=slopes), Counter())
     assert_close(found, expected_attention(queries, [149], keys, values, 0.2), name)
 
 
@@ -114,7 +114,7 @@ def test_every_sequence_of_a_step_counts_from_its_own_newest_token():
         [View(tiles, blocks, 0, 64), View(tiles, blocks, 64, 299)],
         [View(tiles, blocks, 130, 200, first_position=1_000_000)],
     ]
-    found = decode(queries, views, 0.2, None, None, Counter(), alibi_slopes(6))
+    found = decode(queries, views, Settings(0.2, slopes=alibi_slopes(6)), Counter())
     for row, (first, last) in enumerate([(0, 89), (0, 298), (130, 199)]):
         expected = expected_attention(
             queries[row : row + 1], [last], keys, values, 0.2, window=last + 1 - first
@@ -127,4 +127,4 @@ def test_slopes_go_with_ages():
     reading = Reading.of([[View(tiles, blocks, 0, 10)]], 1)
     queries = np.ones((1, 4, 32), np.float32)
     with pytest.raises(ValueError, match="slopes go with the ages of keys"):
-        decode_reading(queries, tiles, reading, 1.0, None, None, Counter(), alibi_slopes(4))
+        decode_reading(queries, tiles, reading, Settings(1.0, slopes=alibi_slopes(4)), Counter())

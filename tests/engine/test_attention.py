@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvplan.engine import attention
-from kvplan.engine.attention import Visibility, attend, decode
+from kvplan.engine.attention import Settings, Visibility, attend, decode
 from kvplan.engine.counter import Counter
 from kvplan.engine.kv_tiles import KVTiles, View
 from kvplan.storage import KV_FORMATS, kv_format
@@ -117,12 +117,12 @@ def test_prefill_and_decode_are_softmax_attention(name, shape, block):
     stored = Stored(name, shape, 150, block, offset)
     queries = normal(70, heads, k_dim, seed=4)
     counter = Counter()
-    found = attend(queries, 80, [stored.view(0, 150)], EVERYTHING, k_dim**-0.5, None, None, counter)
+    found = attend(queries, 80, [stored.view(0, 150)], EVERYTHING, Settings(k_dim**-0.5), counter)
     mask = visible(range(80, 150), range(150), EVERYTHING)
     expected = expected_attention(queries, stored.keys, stored.values, mask, k_dim**-0.5)
     assert_close(found, expected, name)
     assert counter.attention_flops == 2 * mask.sum() * heads * (k_dim + v_dim)
-    single = decode(queries[-1:], [[stored.view(0, 150)]], k_dim**-0.5, None, None, Counter())
+    single = decode(queries[-1:], [[stored.view(0, 150)]], Settings(k_dim**-0.5), Counter())
     assert_close(single, expected[-1:], name)
 
 
@@ -135,7 +135,7 @@ def test_masks_softcap_and_sinks(name, softcap, sinks, rule):
     logits = normal(4, seed=5) * 2 if sinks else None
     counter = Counter()
     view = stored.view(0, 130)
-    found = attend(queries, 0, [view], VISIBILITIES[rule], 0.3, softcap, logits, counter)
+    found = attend(queries, 0, [view], VISIBILITIES[rule], Settings(0.3, softcap, logits), counter)
     mask = visible(range(130), range(130), VISIBILITIES[rule])
     assert_close(
         found, expected_attention(queries, stored.keys, stored.values, mask, 0.3, softcap, logits), name
@@ -167,7 +167,7 @@ def test_any_sizes_of_blocks_pieces_and_rows(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "PIECE_TOKENS", piece)
         patch.setattr(attention, "MOST_ROWS", rows)
-        found = attend(queries, tokens - count, [stored.view(0, tokens)], rule, 0.25, None, None, counter)
+        found = attend(queries, tokens - count, [stored.view(0, tokens)], rule, Settings(0.25), counter)
     mask = visible(range(tokens - count, tokens), range(tokens), rule)
     assert_close(found, expected_attention(queries, stored.keys, stored.values, mask, 0.25), name)
     assert counter.attention_flops == 2 * mask.sum() * 4 * 24
@@ -181,7 +181,7 @@ def test_a_query_may_see_nothing_of_a_piece_others_see(name, rule, monkeypatch):
     monkeypatch.setattr(attention, "PIECE_TOKENS", 16)
     stored = Stored(name, (2, 1, 32, 32), 150, 16)
     queries = normal(150, 2, 32, seed=4)
-    found = attend(queries, 0, [stored.view(0, 150)], rule, 0.2, None, None, Counter())
+    found = attend(queries, 0, [stored.view(0, 150)], rule, Settings(0.2), Counter())
     mask = visible(range(150), range(150), rule)
     assert_close(found, expected_attention(queries, stored.keys, stored.values, mask, 0.2), name)
 
@@ -200,7 +200,7 @@ def test_two_views_are_one_softmax(name, cut):
     mask = visible(range(cut, 150), range(150), EVERYTHING)
     expected = expected_attention(queries, keys, values, mask, 0.125)
     counter = Counter()
-    assert_close(attend(queries, cut, views, EVERYTHING, 0.125, None, None, counter), expected, name)
+    assert_close(attend(queries, cut, views, EVERYTHING, Settings(0.125), counter), expected, name)
     assert counter.cache_read_bytes == sum(view.nbytes for view in views)
 
 
@@ -214,7 +214,7 @@ def test_a_decoding_query_reads_two_views_of_one_arena(name, cut):
         queries, stored.keys[seen], stored.values[seen], np.ones((1, len(seen)), bool), 0.125
     )
     counter, views = Counter(), [stored.view(0, cut), stored.view(later, 150)]
-    assert_close(decode(queries, [views], 0.125, None, None, counter), expected, name)
+    assert_close(decode(queries, [views], Settings(0.125), counter), expected, name)
     assert counter.cache_read_bytes == sum(view.nbytes for view in views)
 
 
@@ -236,7 +236,7 @@ def test_every_sequence_is_weighed_by_its_own_largest_score(sink):
         views.append([View(tiles, held, 0, n)])
         expected.append(expected_attention(query, keys, values, np.ones((1, n), bool), 1, None, sinks))
     with np.errstate(over="raise", invalid="raise"):
-        found = decode(query.repeat(4, axis=0), views, 1, None, sinks, Counter())
+        found = decode(query.repeat(4, axis=0), views, Settings(1, sinks=sinks), Counter())
     assert_close(found, np.concatenate(expected), "fp32")
 
 
@@ -245,7 +245,7 @@ def test_decoding_refuses_what_cannot_be_read_together():
     queries = normal(2, 4, 64)
     for views in ([[stored.view(0, 70)], [stored.view(3, 3)]], [[stored.view(0, 70)], [other.view(0, 70)]]):
         with pytest.raises(ValueError, match=r"at least one key|one arena"):
-            decode(queries, views, 0.125, None, None, Counter())
+            decode(queries, views, Settings(0.125), Counter())
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -275,10 +275,10 @@ def test_a_ring_is_read_by_position(name, written):
     keys, values = tiles.read(blocks[slot // 64], slot % 64, waiting)
     queries = normal(1, heads, 64, seed=4)
     mask = visible([written - 1], positions[:held], rule)
-    found = attend(queries, written - 1, [view], rule, 0.125, None, None, Counter())
+    found = attend(queries, written - 1, [view], rule, Settings(0.125), Counter())
     assert_close(found, expected_attention(queries, keys, values, mask, 0.125), name)
     everything = np.ones_like(mask)
-    found = decode(queries, [[view]], 0.125, None, None, Counter())
+    found = decode(queries, [[view]], Settings(0.125), Counter())
     assert_close(found, expected_attention(queries, keys, values, everything, 0.125), name)
 
 
@@ -304,7 +304,7 @@ def test_sequences_of_a_batch_are_apart(name, shape, lengths):
         query = queries[index : index + 1]
         expected.append(expected_attention(query, keys, values, np.ones((1, n), bool), 0.1, 4.0, sinks))
     counter = Counter()
-    found = decode(queries, views, 0.1, 4.0, sinks, counter)
+    found = decode(queries, views, Settings(0.1, 4.0, sinks), counter)
     for one, other in zip(found, expected, strict=True):
         assert_close(one[None], other, name)
     assert counter.attention_flops == 2 * sum(lengths) * heads * (k_dim + v_dim)
@@ -318,8 +318,8 @@ def test_decode_is_prefill_of_one(name, shape):
     query = normal(1, shape[0], 64, seed=4)
     view = stored.view(0, 100)
     counters = Counter(), Counter()
-    one = attend(query, 99, [view], EVERYTHING, 0.125, None, None, counters[0])
-    other = decode(query, [[view]], 0.125, None, None, counters[1])
+    one = attend(query, 99, [view], EVERYTHING, Settings(0.125), counters[0])
+    other = decode(query, [[view]], Settings(0.125), counters[1])
     assert_close(one, other, name)
     assert counters[0] == counters[1]
 
@@ -330,7 +330,7 @@ def test_large_scores_and_queries_stay_finite(name):
     queries = normal(100, 4, 64, seed=4) * 3000
     mask = visible(range(100), range(100), EVERYTHING)
     expected = expected_attention(queries, stored.keys, stored.values, mask, 1.0)
-    found = attend(queries, 0, [stored.view(0, 100)], EVERYTHING, 1.0, None, None, Counter())
+    found = attend(queries, 0, [stored.view(0, 100)], EVERYTHING, Settings(1.0), Counter())
     assert np.isfinite(found).all()
     # Scores near 10^5 are float32 numbers 2^-7 apart: compare where one key has nearly all the weight.
     assert np.median(np.abs(found - expected)) < 1e-3
@@ -350,9 +350,7 @@ def test_work_areas_do_not_grow_with_the_context():
             0,
             [View(tiles, slots[: tokens // 64], 0, tokens)],
             EVERYTHING,
-            0.1,
-            None,
-            None,
+            Settings(0.1),
             Counter(),
         )
         peak = tracemalloc.get_traced_memory()[1] - out.nbytes
@@ -365,10 +363,10 @@ def test_a_second_call_allocates_little():
     stored = Stored("bf16", (8, 2, 128, 128), 1000)
     queries = normal(1, 8, 128, seed=4)
     views = [[stored.view(0, 1000)]]
-    decode(queries, views, 0.1, None, None, Counter())
+    decode(queries, views, Settings(0.1), Counter())
     tracemalloc.start()
     try:
-        decode(queries, views, 0.1, None, None, Counter())
+        decode(queries, views, Settings(0.1), Counter())
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -388,7 +386,7 @@ def output_error(name, outliers):
         queries[:, :, [5, 40, 77, 120]] /= 14
     slots = np.arange(2048)
     tiles.write(slots // 64, slots % 64, keys, values, np.zeros(2048, np.int64) if tiles.hot else None)
-    found = decode(queries, [[View(tiles, np.arange(32), 0, 2048)]], 128**-0.5, None, None, Counter())
+    found = decode(queries, [[View(tiles, np.arange(32), 0, 2048)]], Settings(128**-0.5), Counter())
     expected = expected_attention(queries, keys, values, np.ones((1, 2048), bool), 128**-0.5)
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 

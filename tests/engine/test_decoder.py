@@ -1,12 +1,21 @@
 """A request gives the same tokens however its cache is kept, cut, shared, swapped out or batched."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 from kvplan.allocation import Contiguous, Paged
+from kvplan.arch.attention import Attention
+from kvplan.arch.layer import Layer
+from kvplan.arch.mlp import MLP
+from kvplan.arch.model import Model
+from kvplan.arch.rotary import RopeParameters
 from kvplan.engine.block_pool import OutOfBlocks
+from kvplan.engine.cache import Cache
 from kvplan.engine.counter import Counter
-from kvplan.engine.decoder import Logits
+from kvplan.engine.decoder import Decoder, Logits
+from kvplan.engine.random_weights import random_weights
 from kvplan.storage import kv_format
 
 FP32 = kv_format("fp32")
@@ -83,6 +92,19 @@ def test_a_step_gives_logits_of_every_token_if_asked(runner, prompt):
     expected = [uncached(runner, tokens[: n + 1]) for _, tokens in batch for n in range(len(tokens))]
     assert len(rows) == 13
     assert all(close(row, logits) for row, logits in zip(rows, expected, strict=True))
+
+
+def test_a_gate_far_below_zero_is_no_cause_for_a_warning():
+    """exp overflows in the sigmoid of the gate, which is right."""
+    layer = Layer(Attention(4, 2, 16, rope_parameters=RopeParameters(10_000.0)), MLP(48))
+    model = Model("steep", "a test", "fp32", 32, 97, 64, (layer,))
+    weights = random_weights(model, 0)
+    weights["layers.0.mlp.gate_proj.weight"] *= np.float32(1e4)
+    cache = Cache(model, FP32, Paged(4), 64, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = Decoder(model, weights, 64).forward(cache, [(cache.add(), np.arange(9))], Counter())
+    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("allocation", [Paged(4), Contiguous(128)], ids=str)

@@ -65,6 +65,15 @@ def test_int2_bytes_hold_each_quarter_of_the_channels_two_bits_higher():
     assert kv_codecs.INT2.pack(values).tolist() == [0b00_10_11_01, 0b11_01_00_10]
 
 
+@pytest.mark.parametrize("name", ["FLOAT32", "BFLOAT16", "FLOAT16", "FLOAT8", "INT8", "INT4", "INT2"])
+def test_no_vectors_make_no_words(name):
+    """A compressor that waits for more tokens has nothing to store in most steps."""
+    codec = getattr(kv_codecs, name)
+    words = codec.pack(np.empty((0, 2, 16), np.float32))
+    assert words.shape == (0, 2, 16 // codec.planes)
+    assert codec.unpack(words).shape == (0, 2, 16)
+
+
 def numbers_to_round(name):
     """Random float32 numbers of every size, halfway cases and their neighbours, subnormals, limits."""
     rng = np.random.default_rng(7)

@@ -77,6 +77,14 @@ def test_heads_may_be_part_of_a_wider_array(interleaved):
     assert np.array_equal(rotary.rotate(part, positions), rotary.rotate(part.copy(), positions))
 
 
+def test_what_was_looked_up_for_one_step_is_not_used_for_another():
+    x, rotary = normal(3, 2, 16), Rotary(RopeParameters(THETA), 16, 4_096, 90)
+    for positions in (np.array([4, 5, 6]), np.array([70, 5, 81])):
+        alone = Rotary(RopeParameters(THETA), 16, 4_096, 90)
+        assert np.array_equal(rotary.rotate(x, positions), alone.rotate(x, positions))
+        assert np.allclose(rotary.rotate_back(rotary.rotate(x, positions), positions), x, atol=1e-6)
+
+
 def test_both_layouts_give_the_same_scores():
     queries, keys, positions = normal(6, 2, 16), normal(6, 2, 16) + 1, np.arange(6)
     apart = np.concatenate((np.arange(0, 16, 2), np.arange(1, 16, 2)))

@@ -1,6 +1,7 @@
 """What the layers of a decode step share, and what each has of its own."""
 
 import numpy as np
+import pytest
 
 from kvplan.allocation import Paged
 from kvplan.arch.attention import Attention
@@ -32,6 +33,13 @@ def test_a_layer_reads_its_own_tokens_in_its_own_width():
     # 11 + 4 tokens, or 5 + 4 in the window; keys and values of 2 heads of 16, or one of 8, in float32.
     assert [reading.tokens for reading in readings] == [15, 15, 9, 15]
     assert [reading.nbytes for reading in readings] == [15 * 256, 15 * 64, 9 * 256, 15 * 256]
+
+
+def test_positions_stay_as_they_are_for_what_layers_look_up_by_them():
+    step = decode_step()
+    assert step.positions.tolist() == [10, 3]
+    with pytest.raises(ValueError, match="read-only"):
+        step.positions += 1
 
 
 def test_layers_that_are_alike_share_a_reading():
