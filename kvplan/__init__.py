@@ -15,6 +15,7 @@ __all__ = (
     "load_model",
     "load_plan",
     "plot_all",
+    "quality",
     "roofline",
     "simulate",
 )
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from kvplan.api.load import load_gpu, load_model
     from kvplan.api.plan import load_plan
     from kvplan.api.plot_all import plot_all
+    from kvplan.api.quality import quality
     from kvplan.api.report import Report
     from kvplan.api.roofline import roofline
     from kvplan.api.simulate import simulate

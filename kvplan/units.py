@@ -65,8 +65,11 @@ class Unit(Enum):
     FLOPS_PER_SECOND = "FLOP/s"
     TOKENS_PER_SECOND = "tokens/s"
     SHARE = "share"
+    CHANGE = "change"
     TIMES = "x"
     USD = "USD"
+    PERPLEXITY = "perplexity"
+    NATS_PER_TOKEN = "nats/token"
     NONE = ""
 
 

@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 from kvplan import __version__
-from kvplan.cli import capacity, check, compare, gpus, models, plot, plot_all, roofline, schema, simulate
+from kvplan.cli import (
+    capacity,
+    check,
+    compare,
+    gpus,
+    models,
+    plot,
+    plot_all,
+    quality,
+    roofline,
+    schema,
+    simulate,
+)
 from kvplan.cli.commands import Commands
 from kvplan.cli.streams import say, say_error
 from kvplan.errors import ExitStatus, KvplanError, UsageError
@@ -28,6 +40,7 @@ app.command()(capacity.capacity)
 app.command()(roofline.roofline)
 app.command()(compare.compare)
 app.command()(simulate.simulate)
+app.command()(quality.quality)
 app.command()(plot.plot)
 app.command("plot all")(plot_all.plot_all)
 app.command()(check.check)

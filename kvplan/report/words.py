@@ -12,9 +12,10 @@ SHOWN_UNITS = {
     Unit.BYTES_PER_SECOND: "GB/s",
     Unit.FLOPS_PER_SECOND: "GFLOP/s",
     Unit.SHARE: "%",
+    Unit.CHANGE: "%",
 }
 _SCALES = {Unit.SECONDS: 1e3, Unit.BYTES_PER_SECOND: 1e-9, Unit.FLOPS_PER_SECOND: 1e-9, Unit.SHARE: 100}
-_MEASURED = {*_SCALES, Unit.TOKENS_PER_SECOND, Unit.FLOPS_PER_BYTE, Unit.USD}
+_MEASURED = {*_SCALES, Unit.TOKENS_PER_SECOND, Unit.FLOPS_PER_BYTE, Unit.USD, Unit.NATS_PER_TOKEN}
 
 
 def cell(quantity: Quantity) -> str:
@@ -33,6 +34,10 @@ def cell(quantity: Quantity) -> str:
             return "<0.1"
         case float() if quantity.unit is Unit.TIMES:
             return f"x{value:.2f}"
+        case float() if quantity.unit is Unit.CHANGE:
+            return _signed_percent(value)
+        case float() if quantity.unit is Unit.PERPLEXITY:
+            return f"{value:,.3f}"
         case float() if quantity.unit in _MEASURED:
             return _measured(value * _SCALES.get(quantity.unit, 1.0))
         case float() if 0 < abs(value) < 1e-3:
@@ -40,6 +45,12 @@ def cell(quantity: Quantity) -> str:
         case float():
             return f"{value:,.12g}"
     return value
+
+
+def _signed_percent(value: float) -> str:
+    """Return a change in percent with its sign, to a hundredth, or whole where it is more than double."""
+    digits = 2 if abs(value) < 1 else 0
+    return f"{round(100 * value, digits) + 0.0:+,.{digits}f}" if value else "0"
 
 
 def _measured(value: float) -> str:

@@ -11,7 +11,7 @@ from kvplan.api.capacity import capacity
 
 PUBLIC = {
     *("Report", "capacity", "check_plan", "compare", "deploy", "load_gpu", "load_model", "load_plan"),
-    *("plot_all", "roofline", "simulate"),
+    *("plot_all", "quality", "roofline", "simulate"),
 }
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import runpy
 import shlex
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from kvplan.specs.catalog import bundled_folder
 
 CONFIG = Path(__file__).parent.parent / "data" / "hf_configs" / "llama-3.1-8b.json"
 PLANS = Path(__file__).parents[2] / "examples" / "plans"
+MAKE_CHECKPOINT = Path(__file__).parents[1] / "checkpoint" / "make_checkpoint.py"
 LLAMA = ("capacity", "llama-3.1-8b", "--gpu", "h100-sxm")
 
 
@@ -120,6 +122,9 @@ def test_every_command_has_help_and_an_example_that_runs(path, leaf, command, tm
     (tmp_path / "my-model").mkdir()
     shutil.copy(CONFIG, tmp_path / "my-model" / "config.json")
     shutil.copy(PLANS / "laptop.yaml", tmp_path / "plan.yaml")
+    if "my-checkpoint" in examples[0]:
+        runpy.run_path(str(MAKE_CHECKPOINT))["write_checkpoint"](tmp_path / "my-checkpoint")
+        (tmp_path / "book.txt").write_text("the end of it is in the air, " * 200, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     program, *arguments = shlex.split(examples[0].partition("Example: ")[2])
     assert program == "kvplan"

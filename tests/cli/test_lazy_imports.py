@@ -80,6 +80,7 @@ LIGHT = (*NEVER, "numpy", "yaml", "kvplan.plan", "kvplan.specs.model_file")
         pytest.param(["gpus", "show", "t4"], (*NEVER, "numpy"), id="gpus show"),
         pytest.param(["plot", "--help"], LIGHT, id="plot help"),
         pytest.param(["simulate", "--help"], (*LIGHT, "kvplan.check", "kvplan.engine"), id="simulate help"),
+        pytest.param(["quality", "--help"], (*LIGHT, "kvplan.check", "kvplan.engine"), id="quality help"),
     ],
 )
 def test_a_command_loads_only_what_it_needs(arguments, absent):
@@ -96,10 +97,10 @@ def test_a_command_loads_only_what_it_needs(arguments, absent):
         ["gpt2", "--cache", "ring"],
         ["gpt2", "--kv", "bf17"],
         ["gpt2", "--color", "x"],
-        ["gpt2", "--prompt", "64k"],
+        ["gpt2", "--prompt-tokens", "64k"],
         ["gpt2", "--kv", "int8-kivi", "--block-size", "16"],
         ["deepseek-v3", "--kv", "int8-kivi"],
-        ["llama-3.1-405b", "--hidden", "8k", "--layers", "126", "--batch", "256", "--prompt", "64k"],
+        ["llama-3.1-405b", "--hidden", "8k", "--layers", "126", "--batch", "256", "--prompt-tokens", "64k"],
     ],
     ids=" ".join,
 )
@@ -110,9 +111,8 @@ def test_a_simulation_is_refused_before_the_engine_is_loaded(options):
 
 
 def test_a_short_simulation_loads_no_progress_bar():
-    out, loaded = modules(
-        ["simulate", "gpt2", "--layers", "1", "--hidden", "32", "--prompt", "4", "--tokens", "2", "--json"]
-    )
+    tiny = "--layers 1 --hidden 32 --prompt-tokens 4 --tokens 2".split()
+    out, loaded = modules(["simulate", "gpt2", *tiny, "--json"])
     assert out.startswith("{")
     assert among(loaded, (*NEVER, "rich.progress", "rich.table")) == []
 
