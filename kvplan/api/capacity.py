@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from kvplan.api.given import given
 from kvplan.api.load import GpuLike, ModelLike
 from kvplan.api.report import Report
-from kvplan.charts import Chart
 from kvplan.checks import require_whole
 from kvplan.plan.capacity import Capacity, plan_capacity
 from kvplan.plan.capacity_report import capacity_report
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from kvplan.api.given import PlanOptions
+    from kvplan.charts import Chart
 
 USUAL_BATCHES = (1, 16, 64)
 

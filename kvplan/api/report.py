@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kvplan import results
-from kvplan.charts import Chart
 from kvplan.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from kvplan.charts import Chart
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from kvplan.api.given import Echo, Given, given, refuse_drafting
 from kvplan.api.load import GpuLike, ModelLike
 from kvplan.api.report import Report
-from kvplan.charts import Chart
 from kvplan.checks import require_whole
 from kvplan.errors import UsageError, unknown
 from kvplan.hardware.runtime_fits import Runtime, RuntimeFit, runtime_fit, runtime_named
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from kvplan.api.given import PlanOptions
+    from kvplan.charts import Chart
 
 PHASES = ("decode", "prefill")
 LARGEST_OUTPUT = 1 << 24
