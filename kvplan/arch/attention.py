@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from kvplan.arch.adapter import adapter
 from kvplan.arch.block_indexer import BlockIndexer
 from kvplan.arch.buffer import Buffer
 from kvplan.arch.entry import KV
@@ -81,6 +82,8 @@ class Attention:
         k_eq_v: values are made by the keys' projection (Gemma 4).
         sink_tokens: first tokens that stay in view beside a window (arXiv 2309.17453).
         indexer: what chooses the blocks of tokens a query attends to; absent where it attends to all.
+        input_streams: hidden sizes that its input is wide: 2 with the embedding beside the residual (Zamba2).
+        adapter_rank: rank of what is added to queries, keys and values by low-rank products; absent for none.
     """
 
     num_attention_heads: int
@@ -110,11 +113,14 @@ class Attention:
     k_eq_v: bool = False
     sink_tokens: int = 0
     indexer: BlockIndexer | None = None
+    input_streams: int = 1
+    adapter_rank: int | None = None
 
     def __post_init__(self) -> None:
         require_sizes(self, "num_attention_heads", "num_key_value_heads", "head_dim", "sliding_window")
         sinks = ("sink_tokens",) if self.sink_tokens else ()
         require_sizes(self, "v_head_dim", "attention_chunk_size", "visible_window", *sinks)
+        require_sizes(self, "input_streams", "adapter_rank")
         require_amounts(self, "query_pre_attn_scalar", "attn_logit_softcapping")
         require_amounts(self, "attention_multiplier", "attention_value_scale", "clip_qkv")
         require_multiple(
@@ -157,6 +163,13 @@ class Attention:
         chosen, capped = self.indexer is not None, self.attn_logit_softcapping is not None
         passing = windowed or chunked or seen or self.shares_kv
         yield chosen and passing, "indexer", "is for layers that store every token and see it"
+        wide = self.input_streams > 1
+        yield chosen and wide, "indexer", "is for layers that read the residual stream alone"
+        yield (
+            self.adapter_rank is not None and gated,
+            "adapter_rank",
+            "cannot be beside a gate of the queries",
+        )
         bent = self.sinks or self.alibi or capped
         yield chosen and bent, "indexer", "cannot be beside sinks, alibi or a softcap"
 
@@ -180,12 +193,13 @@ class Attention:
 
     def weights(self, hidden_size: int) -> tuple[Weight, ...]:
         """Return the projections and, where there are any, a gate, biases, norms and sinks."""
-        found = [matrix(name, rows, hidden_size, _ROLE, split) for name, rows, split in self._projections()]
+        inputs = self.input_streams * hidden_size
+        found = [matrix(name, rows, inputs, _ROLE, split) for name, rows, split in self._projections()]
         mixed, by_head = self.num_attention_heads * self.value_dim, heads(1, self.num_attention_heads)
         found.append(matrix("self_attn.o_proj", hidden_size, mixed, _ROLE, by_head))
         if self._gates:
             by_gate = heads(0, self.num_attention_heads)
-            found.append(matrix("self_attn.g_proj", self._gates, hidden_size, _ROLE, by_gate))
+            found.append(matrix("self_attn.g_proj", self._gates, inputs, _ROLE, by_gate))
         if self.qkv_bias:
             found += [bias(name, rows, split) for name, rows, split in self._projections()]
         if self.out_bias:
@@ -196,6 +210,9 @@ class Attention:
             found.append(Weight("self_attn.sinks", (self.num_attention_heads,), TensorRole.BIAS, by_head))
         if self.indexer is not None:
             found += self.indexer.weights(hidden_size)
+        if self.adapter_rank is not None:
+            for name, rows, split in self._projections():
+                found += adapter(name, rows, inputs, self.adapter_rank, _ROLE, split)
         return tuple(found)
 
     def _projections(self) -> list[tuple[str, int, Split]]:
@@ -255,6 +272,7 @@ class Attention:
             Buffer("queries", self._queries * (2 if self.output_gate is OutputGate.QUERY else 1), by_head),
             *(() if self.shares_kv else cached),
             *((Buffer("gate", self._gates, by_head),) if self._gates else ()),
+            *(() if self.adapter_rank is None else (Buffer("adapters", 3 * self.adapter_rank),)),
             *(() if self.indexer is None else self.indexer.buffers()),
             Buffer("attention output", self.num_attention_heads * self.value_dim, by_head),
             Buffer("projected output", hidden_size),

@@ -26,6 +26,7 @@ from kvplan.arch.recurrent import Recurrent
 from kvplan.arch.released import StoredAs, as_released
 from kvplan.arch.residual import ResidualFactors
 from kvplan.arch.rg_lru import RgLru
+from kvplan.arch.shared_block import SharedBlock
 from kvplan.arch.short_convolution import ShortConvolution
 from kvplan.arch.slot import CacheSlot
 from kvplan.arch.weight import Weight, matrix
@@ -49,6 +50,8 @@ class Layer:
     ``output_scale``: the layer's output is multiplied by a number that is no parameter (Gemma 4).
     ``predicts``: it drafts a further token, from the embedding of the last and the residual stream behind the
     model; these parts come before it, and a norm behind it (DeepSeek-V3; the engine has no such layers).
+    ``shared_block``: attention and an MLP before the mixer, which have their weights in common with other
+    layers' (Zamba2).
     ``residual_factors``: what the residual and the parts' outputs are multiplied by before they are added.
     """
 
@@ -62,6 +65,7 @@ class Layer:
     output_scale: bool = False
     predicts: bool = False
     hyper_connections: HyperConnections | None = None
+    shared_block: SharedBlock | None = None
 
     def __post_init__(self) -> None:
         if self.mixer is None and self.mlp is None:
@@ -83,15 +87,35 @@ class Layer:
             if self.block is not Block.PRE_NORM or not (plain and whole):
                 raise FieldError((("hyper_connections",), "needs a plain pre_norm of a mixer and an MLP"))
 
+        if self.shared_block is not None:
+            alone = isinstance(self.mixer, Mamba | Mamba2) and self.mlp is None
+            if not (alone and self.block is Block.PRE_NORM and self.per_layer_input is None):
+                raise FieldError((("shared_block",), "needs a plain pre_norm of a state space alone"))
+
     def slots(self) -> tuple[CacheSlot, ...]:
-        """Return what a token, or a request, leaves in this layer's cache."""
-        return () if self.mixer is None else self.mixer.slots()
+        """Return what a token, or a request, leaves in this layer's cache: a shared block's first."""
+        of_block = () if self.shared_block is None else self.shared_block.slots()
+        return of_block if self.mixer is None else (*of_block, *self.mixer.slots())
 
     def mixers(self) -> tuple[SingleMixer, ...]:
-        """Return the mixers that text runs one by one: none, the one there is, or the two side by side."""
+        """Return the mixers that text runs one by one: none, the one there is, or two."""
+        if self.shared_block is not None:
+            assert isinstance(self.mixer, Mamba | Mamba2)
+            return (self.shared_block.attention, self.mixer)
         if isinstance(self.mixer, AttentionBesideMamba):
             return (self.mixer.attention, self.mixer.mamba2)
         return () if self.mixer is None or isinstance(self.mixer, CrossAttention) else (self.mixer,)
+
+    def blocks_of_mixers(self) -> tuple[Mixer, ...]:
+        """Return the mixers whose arrays are alive at different times: two side by side are one of them."""
+        of_block = () if self.shared_block is None else (self.shared_block.attention,)
+        return of_block if self.mixer is None else (*of_block, self.mixer)
+
+    def feed_forwards(self) -> tuple[FeedForward, ...]:
+        """Return the MLPs that text runs: none, the layer's own, or a shared block's."""
+        if self.shared_block is not None:
+            return (self.shared_block.mlp,)
+        return () if self.mlp is None else (self.mlp,)
 
     @property
     def images_only(self) -> bool:
@@ -109,12 +133,18 @@ class Layer:
         parts = (part for part in (self.mixer, self.mlp) if part is not None)
         of_parts = (w for part in parts for w in self.weights_of(part, hidden_size))
         given, own = self.input_weights(hidden_size, norm), self._own_weights(hidden_size, norm)
-        return (*norms, *of_parts, *given, *self.stream_weights(hidden_size), *own)
+        of_block = self.block_weights(hidden_size, norm)
+        return (*norms, *of_block, *of_parts, *given, *self.stream_weights(hidden_size), *own)
 
     def input_weights(self, hidden_size: int, norm: Norm) -> tuple[Weight, ...]:
         """Return what the layer has for its part of a second embedding, and for streams."""
         extras = (self.per_layer_input, self.altup)
         found = [w for part in extras if part is not None for w in part.layer_weights(hidden_size, norm)]
+        return as_released(found, self.stored_otherwise)
+
+    def block_weights(self, hidden_size: int, norm: Norm) -> tuple[Weight, ...]:
+        """Return the tensors of a shared block, and those of this layer's use of it."""
+        found = () if self.shared_block is None else self.shared_block.weights(hidden_size, norm)
         return as_released(found, self.stored_otherwise)
 
     def stream_weights(self, hidden_size: int) -> tuple[Weight, ...]:
@@ -144,4 +174,5 @@ class Layer:
             per_layer_input=None if given is None else given.scaled_down(limits.vocabulary),
             mixer=None if mixer is None else mixer.scaled_down(limits),
             mlp=None if mlp is None else mlp.scaled_down(limits),
+            shared_block=None if self.shared_block is None else self.shared_block.scaled_down(limits),
         )

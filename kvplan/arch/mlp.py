@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from kvplan.arch.activation import Activation
+from kvplan.arch.adapter import adapter
 from kvplan.arch.buffer import Buffer
 from kvplan.arch.limits import Limits
 from kvplan.arch.swiglu import Swiglu
@@ -26,6 +27,7 @@ class MLP:
         mlp_multipliers: what the gate is multiplied by before its function, and the block's output
             (Falcon-H1); absent for none.
         activation_sparsity: share of the gate's elements, were they normal, that are set to zero (Gemma 3n).
+        adapter_rank: rank of what is added to the first step by a low-rank product; absent for none (Zamba2).
     """
 
     intermediate_size: int
@@ -35,9 +37,10 @@ class MLP:
     swiglu: Swiglu | None = None
     mlp_multipliers: tuple[float, float] | None = None
     activation_sparsity: float = 0.0
+    adapter_rank: int | None = None
 
     def __post_init__(self) -> None:
-        require_sizes(self, "intermediate_size")
+        require_sizes(self, "intermediate_size", "adapter_rank")
         if self.swiglu is not None and not (self.gated and self.hidden_act is Activation.SILU):
             raise FieldError((("swiglu",), "needs a block gated by silu"))
         if self.mlp_multipliers is not None and (not self.gated or self.swiglu is not None):
@@ -62,6 +65,9 @@ class MLP:
             found.append(bias("mlp.down_proj", hidden_size))
         if self.hidden_act is Activation.XIELU:
             found += _xielu_weights()
+        if self.adapter_rank is not None:
+            rows, split = len(first) * width, features(0, width)
+            found += adapter("mlp.first_step", rows, hidden_size, self.adapter_rank, role, split)
         return tuple(found)
 
     def buffers(self, hidden_size: int) -> tuple[Buffer, ...]:
@@ -70,7 +76,8 @@ class MLP:
         first = Buffer(
             "gate and up" if self.gated else "up", width * (2 if self.gated else 1), features(0, width)
         )
-        return (first, Buffer("activated", width, features(0, width)), Buffer("output", hidden_size))
+        inner = () if self.adapter_rank is None else (Buffer("adapter", self.adapter_rank),)
+        return (first, *inner, Buffer("activated", width, features(0, width)), Buffer("output", hidden_size))
 
     def scaled_down(self, limits: Limits) -> MLP:
         """Return the block as narrow as a scaled model's."""

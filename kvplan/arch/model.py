@@ -148,6 +148,19 @@ class Model:
             raise FieldError((("layers",), f"hash_vocab_size must be vocab_size ({self.vocab_size})"))
         self.places()
         self._require_selections()
+        self._require_equal_blocks()
+
+    def _require_equal_blocks(self) -> None:
+        """Refuse layers that share a block and do not describe the same one, or store it otherwise."""
+        first: dict[str, Layer] = {}
+        for index, layer in enumerate(self.layers):
+            if layer.shared_block is None:
+                continue
+            other = first.setdefault(layer.shared_block.name, layer)
+            stored = other.stored_otherwise != layer.stored_otherwise
+            if other.shared_block != layer.shared_block or stored:
+                message = f"layer {index} shares {layer.shared_block.name} with another that has not the same"
+                raise FieldError((("layers",), message))
 
     def _require_selections(self) -> None:
         """Refuse a layer that takes a selection of tokens from an indexer before it where there is none."""
@@ -178,6 +191,14 @@ class Model:
     def slot_runs(self) -> tuple[SlotRun, ...]:
         """Return every slot of every run of equal layers."""
         return slot_runs(self.runs())
+
+    def shared_blocks(self) -> dict[str, int]:
+        """Return the first layer of each block that layers share, by the block's name."""
+        found: dict[str, int] = {}
+        for index, layer in enumerate(self.layers):
+            if layer.shared_block is not None:
+                found.setdefault(layer.shared_block.name, index)
+        return found
 
     def stored_slots(self) -> tuple[CacheSlot, ...]:
         """Return the slots that layers store themselves, each at its place in the cache."""
@@ -280,6 +301,20 @@ class Model:
         others = dict.fromkeys(group.format for group in groups if group.format != base.name)
         return AsReleased(base, tuple(others)) if groups else base
 
+    def weights_of_runs(self, runs: Iterable[Run]) -> Iterator[tuple[Weight, int]]:
+        """Iterate over the tensors of runs of equal layers with how many of each are held.
+
+        What layers share is held once, however many of these layers use it.
+        """
+        shared: set[tuple[str, str]] = set()
+        for run in runs:
+            for weight in self.layer_weights(run.layer):
+                if not weight.shared_in:
+                    yield weight, run.count
+                elif (weight.shared_in, weight.name) not in shared:
+                    shared.add((weight.shared_in, weight.name))
+                    yield weight, 1
+
     def _vocabulary_matrix(self, name: str, role: TensorRole, rows: int) -> Weight:
         """Return a matrix with a row for each token."""
         return matrix(name, rows, self.embedding_size or self.hidden_size, role, _by_row(rows))
@@ -288,9 +323,7 @@ class Model:
         """Iterate over every tensor with the number of times the model holds it."""
         for weight in self.input_weights():
             yield weight, 1
-        for run in self.runs():
-            for weight in self.layer_weights(run.layer):
-                yield weight, run.count
+        yield from self.weights_of_runs(self.runs())
         for weight in self.output_weights():
             yield weight, 1
 

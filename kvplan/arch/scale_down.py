@@ -55,14 +55,26 @@ def scaled_down(
 
 
 def kept_layers(model: Model) -> tuple[int, ...]:
-    """Return the first layer of every kind, those whose work they share, and first others up to four."""
+    """Return the first layer of every kind, those whose work they share, and first others up to four.
+
+    Where layers share a block, the second use of the first block stays too.
+    """
     first: dict[Layer, int] = {}
     for index, layer in enumerate(model.layers):
         # However differently they are stored, layers that compute alike are of one kind.
         first.setdefault(replace(layer, stored_otherwise=()), index)
     kept = set(first.values()).union(*(_shared_from(model, index) for index in first.values()))
+    kept |= _second_use(model)
     others = (index for index in range(len(model.layers)) if index not in kept)
     return tuple(sorted(kept.union(islice(others, max(0, LAYERS - len(kept))))))
+
+
+def _second_use(model: Model) -> set[int]:
+    """Return the second layer that runs the first block which layers share, where there is one."""
+    named = [layer.shared_block and layer.shared_block.name for layer in model.layers]
+    first = next((name for name in named if name), None)
+    uses = [index for index, name in enumerate(named) if first and name == first]
+    return set(uses[1:2])
 
 
 def _shared_from(model: Model, index: int) -> set[int]:

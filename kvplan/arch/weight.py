@@ -64,6 +64,8 @@ class Weight:
         passes: how often a token is multiplied with it.
         trained: false for a buffer: it takes memory but is no parameter.
         released_in: the format or dtype its released file has it in, where that is not the model's by role.
+        shared_in: the block it is of, where layers that run this block have the tensor between them; empty
+            where each layer has its own.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Weight:
     trained: bool = True
     passes: int = 1
     released_in: str = ""
+    shared_in: str = ""
 
     @property
     def elements(self) -> int:
@@ -95,6 +98,10 @@ class Weight:
     def is_matrix(self) -> bool:
         """Whether vectors are multiplied with it: scales of norms and rates of decay may be tables too."""
         return len(self.shape) == 2 and self.name.endswith(".weight") and self.role is not TensorRole.NORM
+
+    def full_name(self, index: int) -> str:
+        """Return its name in the model, as a tensor of layer number ``index``."""
+        return f"{self.shared_in or f'layers.{index}'}.{self.name}"
 
     @property
     def routed(self) -> bool:

@@ -18,6 +18,7 @@ from kvplan.arch.layer import Mixer
 from kvplan.arch.model import Model
 from kvplan.arch.recurrent import Recurrent
 from kvplan.arch.rotary import RopeParameters, RopeType
+from kvplan.arch.shared_block import SharedBlock
 from kvplan.errors import UsageError
 
 # ------------------------------------------------------------------ fewer KV heads
@@ -149,6 +150,7 @@ def _refuse_what_latents_cannot_do(model: Model) -> None:
         "queries that grow with their position": any(layer.temperature is not None for layer in layers),
         "shared keys and values": any(layer.shares_kv for layer in layers),
         "chosen blocks": any(layer.indexer is not None for layer in layers),
+        "shared blocks": any(layer.input_streams > 1 for layer in layers),
         "state spaces beside it": any(
             isinstance(run.layer.mixer, AttentionBesideMamba) for run in model.runs()
         ),
@@ -258,8 +260,23 @@ def _has_latent(model: Model) -> bool:
 
 def _changed(model: Model, change: Callable[[Attention], Mixer], words: str) -> Model:
     """Return the model with its softmax attention changed; ``words`` end its source."""
-    layers = tuple(replace(layer, mixer=_changed_mixer(layer.mixer, change)) for layer in model.layers)
+    layers = tuple(
+        replace(
+            layer,
+            mixer=_changed_mixer(layer.mixer, change),
+            shared_block=_changed_block(layer.shared_block, change),
+        )
+        for layer in model.layers
+    )
     return replace(model, source=f"{model.source}, {words}", layers=layers)
+
+
+def _changed_block(block: SharedBlock | None, change: Callable[[Attention], Mixer]) -> SharedBlock | None:
+    if block is None:
+        return None
+    attention = change(block.attention)
+    assert isinstance(attention, Attention)
+    return replace(block, attention=attention)
 
 
 def _changed_mixer(mixer: Mixer | None, change: Callable[[Attention], Mixer]) -> Mixer | None:

@@ -11,6 +11,7 @@ from kvplan.arch.attention import Attention, OutputGate
 from kvplan.arch.model import Model
 from kvplan.arch.temperature import TemperatureTuning
 from kvplan.engine.activations import sigmoid
+from kvplan.engine.adapters import Adapters
 from kvplan.engine.alibi import alibi_slopes
 from kvplan.engine.arrays import Float, Tokens
 from kvplan.engine.attention import Settings, attend, decode_reading
@@ -55,6 +56,8 @@ class AttentionMixer:
         )
         gated = "self_attn.g_proj.weight" in weights
         self._gate = Linear(weights["self_attn.g_proj.weight"]) if gated else None
+        own = "self_attn.q_proj_adapter_a.weight" in weights
+        self._adapters = Adapters(weights, names) if own else None
         self._out = Linear(weights["self_attn.o_proj.weight"], weights.get("self_attn.o_proj.bias"))
         self._q_norm = make_qk_norm(arch.qk_norm, model, weights, "self_attn.q_norm")
         self._k_norm = None
@@ -82,11 +85,17 @@ class AttentionMixer:
         changed._arch, changed._visibility = arch, _visibility(arch)
         return changed
 
+    def used_again(self, place: int, adapters: Adapters | None) -> AttentionMixer:
+        """Return this attention with the same weights, and a place in the cache and adapters of its own."""
+        found = copy(self)
+        found._place, found._adapters = place, adapters
+        return found
+
     @property
     def nbytes(self) -> int:
         """Bytes of the layer's weights."""
         norms = (self._q_norm, self._k_norm)
-        parts = (self._qkv, self._gate, self._out, *norms, self._sinks, self._selector)
+        parts = (self._qkv, self._adapters, self._gate, self._out, *norms, self._sinks, self._selector)
         return sum(part.nbytes for part in parts if part is not None)
 
     def __call__(self, x: Float, step: Step, counter: Counter) -> Float:
@@ -194,6 +203,8 @@ class AttentionMixer:
         """
         arch, cached = self._arch, self._arch.num_key_value_heads
         joined = self._qkv(x, counter)
+        if self._adapters is not None:
+            joined += self._adapters(x, counter)
         if arch.shares_kv:
             queries, gate = self._queries_and_gate(joined, x, counter)
             return self._tempered(self._turned(queries, self._q_norm, step, counter), step), None, gate

@@ -22,6 +22,7 @@ from kvplan.engine.one_thread import one_blas_thread
 from kvplan.engine.passed_by_layer import PassedByLayer
 from kvplan.engine.per_layer_inputs import PerLayerInputs
 from kvplan.engine.rotaries import Rotaries
+from kvplan.engine.shared_block import SharedBlock
 from kvplan.engine.watched_mixer import Watch
 from kvplan.errors import UsageError
 
@@ -40,7 +41,8 @@ class Decoder:
     Args:
         model: what to run; a vision tower is not.
         weights: every tensor by its name, a layer's as ``layers.N.`` and its name in the description,
-            shaped as there (copies first); emptied as they are taken over.
+            shaped as there (copies first), and a shared block's as ``blocks.N.``; emptied as they are taken
+            over.
         max_tokens: longest sequence of the run; positions are made for so many.
         watch: is shown what every layer's mixer returns, where there is one.
 
@@ -55,7 +57,8 @@ class Decoder:
             limit = f"{model.learned_positions:,} positions of {model.name}"
             raise UsageError(f"{max_tokens:,} tokens are more than the {limit}")
         self._model, self._max_tokens = model, max_tokens
-        outer = {name: weights.pop(name) for name in list(weights) if not name.startswith("layers.")}
+        of_layers = ("layers.", *(f"{block}." for block in model.shared_blocks()))
+        outer = {name: weights.pop(name) for name in list(weights) if not name.startswith(of_layers)}
         embedding = outer["embed_tokens.weight"]
         # A tied head reads the same array: the embedding is then looked up in the head's panels.
         self._embedding = None if model.tie_word_embeddings else embedding
@@ -71,10 +74,18 @@ class Decoder:
         self._layer_inputs = None if model.per_layer_input is None else PerLayerInputs(model, outer)
         self._streams = _streams(model, outer)
         rotaries = Rotaries(model, max_tokens)
+        self._blocks = _shared_blocks(model, weights, rotaries)
         self._layers = [
-            PassedByLayer(_of_layer(weights, index))
+            PassedByLayer(_inside(weights, f"layers.{index}"))
             if layer.images_only
-            else DecoderLayer(model, index, _of_layer(weights, index), rotaries, watch)
+            else DecoderLayer(
+                model,
+                index,
+                _inside(weights, f"layers.{index}"),
+                rotaries,
+                watch,
+                None if layer.shared_block is None else self._blocks[layer.shared_block.name],
+            )
             for index, layer in enumerate(model.layers)
         ]
 
@@ -108,7 +119,8 @@ class Decoder:
             self._project_out,
             self._head,
         )
-        return sum(tables) + sum(part.nbytes for part in (*self._layers, *outer) if part is not None)
+        parts = (*self._layers, *self._blocks.values(), *outer)
+        return sum(tables) + sum(part.nbytes for part in parts if part is not None)
 
     def forward(
         self,
@@ -145,10 +157,11 @@ class Decoder:
         with one_blas_thread(), np.errstate(over="ignore"):
             x = self._embed(tokens, step.positions, counter)
             given = None if self._layer_inputs is None else self._layer_inputs(tokens, x, counter)
+            embedded = x if self._blocks else None
             if self._streams is not None:
                 x = self._streams.spread(x, counter)
             for index, layer in enumerate(self._layers):
-                x = layer(x, step, counter, None if given is None else given[index])
+                x = layer(x, step, counter, embedded if given is None else given[index])
             step.write_held(counter)
             cache.finish(batch)
             match logits:
@@ -209,7 +222,18 @@ def _projection(weights: Mapping[str, Float], name: str) -> Linear | None:
     return None if weight is None else Linear(weight)
 
 
-def _of_layer(weights: dict[str, Float], index: int) -> Mapping[str, Float]:
-    prefix = f"layers.{index}."
+def _shared_blocks(model: Model, weights: dict[str, Float], rotaries: Rotaries) -> dict[str, SharedBlock]:
+    """Return the blocks that layers share, by their names."""
+    found = {}
+    for name, index in model.shared_blocks().items():
+        arch = model.layers[index].shared_block
+        assert arch is not None
+        found[name] = SharedBlock(arch, model, index, _inside(weights, name), rotaries)
+    return found
+
+
+def _inside(weights: dict[str, Float], whole: str) -> Mapping[str, Float]:
+    """Return the tensors of a layer or a block by their names in it; they are taken out of ``weights``."""
+    prefix = f"{whole}."
     names = [name for name in weights if name.startswith(prefix)]
     return {name[len(prefix) :]: weights.pop(name) for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from statistics import NormalDist
 from typing import TypeAlias
 
@@ -13,6 +14,7 @@ from kvplan.arch.activation import Activation
 from kvplan.arch.mlp import MLP
 from kvplan.arch.swiglu import Swiglu
 from kvplan.engine.activations import XIELU, activate, activate_gated
+from kvplan.engine.adapters import Adapters
 from kvplan.engine.counter import Counter
 from kvplan.engine.linear import Linear
 from kvplan.engine.swiglu import bounded_swiglu
@@ -37,20 +39,31 @@ class DenseBlock:
         self._gated, self._act, self._swiglu = arch.gated, arch.hidden_act, arch.swiglu
         self._multipliers = arch.mlp_multipliers
         self._sparsity = arch.activation_sparsity
+        own = f"{prefix}.first_step_adapter_a.weight" in weights
+        self._adapters = Adapters(weights, [f"{prefix}.first_step"]) if own else None
         self._xielu: XIELU | None = None
         if arch.hidden_act is Activation.XIELU:
             bends = ("alpha_p", "alpha_n", "beta", "eps")
             self._xielu = XIELU(*(weights[f"{prefix}.act_fn.{name}"] for name in bends))
 
+    def used_again(self, adapters: Adapters | None) -> DenseBlock:
+        """Return this block with the same weights and adapters of its own."""
+        found = copy(self)
+        found._adapters = adapters
+        return found
+
     @property
     def nbytes(self) -> int:
         """Bytes of the weights."""
         learned = 0 if self._xielu is None else self._xielu.nbytes
-        return self._first.nbytes + self._down.nbytes + learned
+        added = 0 if self._adapters is None else self._adapters.nbytes
+        return self._first.nbytes + self._down.nbytes + learned + added
 
     def __call__(self, x: NDArray[np.float32], counter: Counter) -> NDArray[np.float32]:
         """Return (rows, hidden) for x of (rows, hidden)."""
         first = self._first(x, counter)
+        if self._adapters is not None:
+            first += self._adapters(x, counter)
         if self._multipliers is not None:
             first[:, : first.shape[1] // 2] *= np.float32(self._multipliers[0])
         if self._sparsity:

@@ -47,19 +47,21 @@ from kvplan.engine.per_layer_inputs import LayerInput
 from kvplan.engine.residual_sum import ResidualSum
 from kvplan.engine.rg_lru_mixer import RgLruMixer
 from kvplan.engine.rotaries import Rotaries
+from kvplan.engine.shared_block import BlockUse, SharedBlock
 from kvplan.engine.short_convolution_mixer import ShortConvolutionMixer
 from kvplan.engine.state_space_mixer import StateSpaceMixer
 from kvplan.engine.step import Step
 from kvplan.engine.watched_mixer import Mixer, Watch, WatchedMixer
 
 AnyMixer: TypeAlias = Mixer | WatchedMixer
-BesideParts: TypeAlias = LayerInput | AltUpUpdate | HyperUpdate
+BesideParts: TypeAlias = LayerInput | AltUpUpdate | HyperUpdate | BlockUse
 
 
 class DecoderLayer:
     """Layer number ``index`` of a model, with its weights under the names the description gives them.
 
-    What its mixer returns is shown to ``watch``, where there is one.
+    What its mixer returns is shown to ``watch``, where there is one. ``block`` is the one it shares with
+    other layers, if it does.
     """
 
     def __init__(
@@ -69,8 +71,13 @@ class DecoderLayer:
         weights: Mapping[str, Float],
         rotaries: Rotaries,
         watch: Watch | None = None,
+        block: SharedBlock | None = None,
     ) -> None:
         layer = model.layers[index]
+        self._use: BlockUse | None = None
+        if layer.shared_block is not None:
+            assert block is not None
+            self._use = BlockUse(block, layer.shared_block, model.places()[index][0], weights)
         self._block, self._is_parallel = layer.block, layer.block.is_parallel
         factors, multiplier = layer.residual_factors or ResidualFactors(), model.residual_multiplier
         self._add_mixed = ResidualSum(factors.mixer_alpha, factors.mixer_beta * multiplier)
@@ -97,15 +104,16 @@ class DecoderLayer:
         Raises:
             ValueError: something else differs in ``layer``, or the mixer is watched.
         """
+        changed = copy(self)
         match layer.mixer, self._mixer:
             case Attention() as arch, AttentionMixer() as mixer:
-                viewed: AnyMixer = mixer.viewing(arch)
+                changed._mixer = mixer.viewing(arch)
             case AttentionBesideMamba() as arch, AttentionBesideMambaMixer() as mixer:
-                viewed = mixer.viewing(arch)
+                changed._mixer = mixer.viewing(arch)
+            case _ if self._use is not None and layer.shared_block is not None:
+                changed._use = self._use.viewing(layer.shared_block)
             case _:
                 raise ValueError("only attention can have other tokens in view")
-        changed = copy(self)
-        changed._mixer = viewed
         return changed
 
     @property
@@ -117,19 +125,22 @@ class DecoderLayer:
     def _parts(
         self,
     ) -> tuple[AnyNorm | AnyMixer | DenseBlock | ExpertBlock | BesideParts | Float | None, ...]:
-        beside = (self._layer_input, self._altup, self._output_scale, *self._hyper)
+        beside = (self._use, self._layer_input, self._altup, self._output_scale, *self._hyper)
         return (*self._norms, self._mixer, self._mlp, *beside)
 
     def __call__(self, x: Float, step: Step, counter: Counter, given: Float | None = None) -> Float:
         """Return the residual stream ``(tokens, hidden)`` behind this layer.
 
-        ``given`` is the layer's input ``(tokens, size)``, where it takes a part of a second embedding. With
-        several streams the residual is ``(streams, tokens, hidden)``.
+        ``given`` is the layer's input ``(tokens, size)``, where it takes a part of a second embedding, or the
+        embeddings ``(tokens, hidden)``, where it runs a shared block. With several streams the residual is
+        ``(streams, tokens, hidden)``.
         """
         if self._altup is not None:
             return self._in_streams(self._altup, x, step, counter, given)
         if self._hyper:
             return self._in_hyper_connections(x, step, counter)
+        if self._use is not None:
+            return self._behind_block(self._use, x, step, counter, given)
         x = self._mixed_and_fed(x, step, counter)
         if self._layer_input is not None and given is not None:
             x = x + self._layer_input(x, given, counter)
@@ -137,6 +148,16 @@ class DecoderLayer:
             counter.read_weights(self._output_scale.nbytes)
             x = x * self._output_scale
         return x
+
+    def _behind_block(
+        self, use: BlockUse, x: Float, step: Step, counter: Counter, embedded: Float | None
+    ) -> Float:
+        """Return the residual stream behind a mixer whose input a shared block adds to (Zamba2)."""
+        assert self._mixer is not None
+        assert embedded is not None
+        (norm,) = self._norms
+        mixed = self._mixer(norm(x + use(x, embedded, step, counter), counter), step, counter)
+        return self._add_mixed(x, mixed)
 
     def _in_streams(
         self, altup: AltUpUpdate, streams: Float, step: Step, counter: Counter, given: Float | None
@@ -232,7 +253,8 @@ def _feed_forward(mlp: FeedForward, model: Model, weights: Mapping[str, Float]) 
 def _mixer(
     mixer: ArchMixer, model: Model, index: int, weights: Mapping[str, Float], rotaries: Rotaries
 ) -> Mixer:
-    places = model.places()[index]
+    of_block = model.layers[index].shared_block
+    places = model.places()[index][0 if of_block is None else len(of_block.slots()) :]
     match mixer:
         case Attention():
             return AttentionMixer(mixer, model, weights, places, rotaries)

@@ -50,7 +50,8 @@ def named_weights(model: Model) -> Iterator[tuple[str, Weight]]:
     yield from ((weight.name, weight) for weight in outer if weight.role is not TensorRole.TOWER)
     for index, layer in enumerate(model.layers):
         for weight in model.layer_weights(layer):
-            yield f"layers.{index}.{weight.name}", weight
+            if not weight.shared_in or model.shared_blocks()[weight.shared_in] == index:
+                yield weight.full_name(index), weight
 
 
 def _drawn(weight: Weight, model: Model, generator: np.random.Generator) -> Float:

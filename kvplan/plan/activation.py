@@ -49,8 +49,8 @@ def largest_of(mixer: int, mlp: int, head: int) -> Count:
 def activation_bytes(model: Model, stage: Stage, deployment: Deployment) -> Quantity:
     """Return the activation peak of one rank of a stage, explained."""
     runs = stage.runs()
-    mixers = [run.layer.mixer for run in runs if run.layer.mixer is not None]
-    mlps = [run.layer.mlp for run in runs if run.layer.mlp is not None]
+    mixers = [mixer for run in runs for mixer in run.layer.blocks_of_mixers()]
+    mlps = [mlp for run in runs for mlp in run.layer.feed_forwards()]
     return computed(
         "activation_bytes",
         largest_of,

@@ -25,7 +25,7 @@ def layer_exchanges(rank: Rank, run: Run) -> Iterator[Operator]:
     """Iterate over the exchanges of equal layers."""
     cut, model = rank.cut, rank.model
     routed = isinstance(run.layer.mlp, Experts) and cut.expert > 1 and cut.data > 1
-    parts = len(run.layer.mixers()) + (run.layer.mlp is not None)
+    parts = len(run.layer.mixers()) + len(run.layer.feed_forwards())
     sums = 1 if run.layer.block.is_parallel else parts - routed
     if cut.tensor > 1 and sums:
         yield _exchange(

@@ -110,8 +110,8 @@ def _named_tensors(model: Model) -> list[tuple[str, Weight, int]]:
     named = [(weight.name, weight, 1) for weight in model.input_weights()]
     for run in model.runs():
         first = model.layers.index(run.layer)
-        for weight in model.layer_weights(run.layer):
-            named.append((f"layers.{first}.{weight.name}", weight, run.count))
+        for weight, count in model.weights_of_runs((run,)):
+            named.append((weight.full_name(first), weight, count))
     return named + [(weight.name, weight, 1) for weight in model.output_weights()]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, assert_never
 
@@ -11,6 +11,7 @@ from kvplan.arch.block_indexer import BlockIndexer
 from kvplan.arch.compressed_attention import CompressedAttention
 from kvplan.arch.indexer import Indexer
 from kvplan.arch.latent_attention import LatentAttention
+from kvplan.arch.layer import SingleMixer
 from kvplan.arch.model import Run
 from kvplan.arch.recurrent import Recurrence, Recurrent
 from kvplan.arch.retention import Chunked, Compressed, Full, PerRequest, Retention, Sliding, Unfinished
@@ -40,7 +41,7 @@ from kvplan.plan.operator_formulas import (
     window_step_tokens,
 )
 from kvplan.plan.phase import kept_word
-from kvplan.plan.products import TOKENS, activations, features_of, named, products
+from kvplan.plan.products import TOKENS, activations, adapter_operators, features_of, named, products
 from kvplan.plan.rank import Rank
 from kvplan.plan.step_work import (
     absorbed_attention_flops,
@@ -64,9 +65,9 @@ from kvplan.storage import TensorRole
 from kvplan.units import Unit
 
 
-def mixer_operators(rank: Rank, run: Run) -> Iterator[Operator]:
-    """Iterate over the operators of equal layers' mixers, in the order they run."""
-    for mixer in run.layer.mixers():
+def mixer_operators(rank: Rank, run: Run, mixers: Iterable[SingleMixer]) -> Iterator[Operator]:
+    """Iterate over the operators of mixers of equal layers, in the order they run."""
+    for mixer in mixers:
         match mixer:
             case Attention():
                 yield from _attention(rank, run, mixer)
@@ -87,6 +88,7 @@ def _attention(rank: Rank, run: Run, mixer: Attention) -> Iterator[Operator]:
     weights = run.layer.weights_of(mixer, rank.model.hidden_size)
     inputs = named(weights, "q_proj", "k_proj", "v_proj", "g_proj")
     yield products(rank, run, "qkv_proj", "qkv projection", inputs)
+    yield from adapter_operators(rank, run, "qkv", weights)
     heads, k_dim, v_dim = rank.query_heads(mixer.num_attention_heads), mixer.head_dim, mixer.value_dim
     sizes = (rank.fact("heads", heads), rank.fact("k_dim", k_dim), rank.fact("v_dim", v_dim))
     slot, *index_slots = mixer.slots()

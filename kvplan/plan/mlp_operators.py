@@ -15,7 +15,7 @@ from kvplan.plan.deployment import Parallelism
 from kvplan.plan.law import Law, Of, law
 from kvplan.plan.operator import Operator
 from kvplan.plan.operator_formulas import distinct_experts, experts_read_bytes, ranks_share, routed_tokens
-from kvplan.plan.products import activations, products
+from kvplan.plan.products import activations, adapter_operators, products
 from kvplan.plan.rank import Rank
 from kvplan.plan.step_work import matrices_flops
 from kvplan.results import fact
@@ -42,15 +42,19 @@ def mlp_operators(rank: Rank, run: Run) -> Iterator[Operator]:
 
 
 def _fed(rank: Rank, run: Run) -> Iterator[Operator]:
-    match run.layer.mlp:
-        case MLP() as mlp:
-            yield from _two_steps(rank, run, "", "", list(run.layer.weights_of(mlp, rank.model.hidden_size)))
-        case Experts() as experts:
-            yield from _experts(rank, run, experts)
-        case None:
-            return
-        case _ as never:
-            assert_never(never)
+    for block in run.layer.feed_forwards():
+        match block:
+            case MLP() as mlp:
+                weights = list(run.layer.weights_of(mlp, rank.model.hidden_size))
+                yield from adapter_operators(rank, run, "gate_up", weights)
+                yield from _two_steps(rank, run, "", "", weights)
+            case Experts() as experts:
+                yield from _experts(rank, run, experts)
+            case _ as never:
+                assert_never(never)
+    if run.layer.shared_block is not None:
+        behind = run.layer.shared_block.output_weight(rank.model.hidden_size)
+        yield products(rank, run, "block_output", "behind the shared block", [behind])
 
 
 def _two_steps(rank: Rank, run: Run, prefix: str, which: str, weights: list[Weight]) -> Iterator[Operator]:

@@ -33,8 +33,11 @@ def stage_operators(rank: Rank, stage: Stage) -> tuple[Operator, ...]:
     """Return the operators of a stage in the order they run, equal layers as one."""
     found = list(_embedding(rank)) if stage.is_first else []
     for run in (run for run in stage.runs() if not run.layer.images_only):
-        found += (_glue(rank, run), *mixer_operators(rank, run), *mlp_operators(rank, run))
-        found += layer_exchanges(rank, run)
+        # A shared block's attention and its MLP run before the layer's own mixer.
+        mixers = run.layer.mixers()
+        first = len(mixers) if run.layer.shared_block is None else 1
+        found += (_glue(rank, run), *mixer_operators(rank, run, mixers[:first]), *mlp_operators(rank, run))
+        found += (*mixer_operators(rank, run, mixers[first:]), *layer_exchanges(rank, run))
     if stage.is_last:
         found += _head(rank)
     found += outer_exchanges(rank, stage)
@@ -114,7 +117,9 @@ def _glue(rank: Rank, run: Run) -> Operator:
     layers = rank.fact("layers", run.count, Unit.LAYERS)
     one_layer = rank.bytes_of("bytes_of_one_layer", norms)
     # A norm takes the residual and the block's output and leaves both their sum and the normalised sum.
-    features = 4 * model.hidden_size * len(layer.norm_names()) + _activated(rank, run)
+    # A shared block's first norm takes two streams, its second one, and its output is added to another.
+    widths = len(layer.norm_names()) + (0 if layer.shared_block is None else 3)
+    features = 4 * model.hidden_size * widths + _activated(rank, run)
     return Operator(
         "norms",
         "norms and activations",
@@ -128,13 +133,14 @@ def _glue(rank: Rank, run: Run) -> Operator:
 
 def _activated(rank: Rank, run: Run) -> int:
     """Return the numbers an activation reads and writes for a token between the two steps of an MLP."""
-    match run.layer.mlp:
-        case MLP(intermediate_size=width, gated=gated):
-            return (3 if gated else 2) * width // rank.cut.tensor
-        case Experts(moe_intermediate_size=width, num_experts_per_tok=chosen, gated=gated):
-            return (3 if gated else 2) * width * chosen // rank.cut.tensor
-        case None:
-            return 0
+    found = 0
+    for block in run.layer.feed_forwards():
+        match block:
+            case MLP(intermediate_size=width, gated=gated):
+                found += (3 if gated else 2) * width // rank.cut.tensor
+            case Experts(moe_intermediate_size=width, num_experts_per_tok=chosen, gated=gated):
+                found += (3 if gated else 2) * width * chosen // rank.cut.tensor
+    return found
 
 
 def _head(rank: Rank) -> Iterator[Operator]:

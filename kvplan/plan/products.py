@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from kvplan.arch.adapter import is_adapter
 from kvplan.arch.model import Run
 from kvplan.arch.weight import Weight
 from kvplan.hardware.efficiency import Kernel
@@ -34,6 +37,16 @@ def products(
         activation_bytes=activations(rank, run, features_of(rank, weights)),
         absorbed=absorbed,
     )
+
+
+def adapter_operators(
+    rank: Rank, run: Run, prefix: str, weights: tuple[Weight, ...] | list[Weight]
+) -> Iterator[Operator]:
+    """Iterate over the two products of low-rank adapters, where there are some among the tensors."""
+    adapters = [w for w in weights if is_adapter(w)]
+    if adapters:
+        yield products(rank, run, f"{prefix}_adapter_a", f"{prefix}, into adapters", adapters[::2])
+        yield products(rank, run, f"{prefix}_adapter_b", f"{prefix}, out of adapters", adapters[1::2])
 
 
 def activations(rank: Rank, run: Run, features: int, tokens: Law | Of = TOKENS) -> Law:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvplan.arch.model import Model
+from kvplan.arch.model import Model, Run
 from kvplan.arch.weight import Weight
 from kvplan.formula import formula
 from kvplan.plan.stages import Stage
@@ -24,6 +24,18 @@ def bytes_of_layers(layers: Count, bytes_of_one_layer: Count) -> Count:
     return layers * bytes_of_one_layer
 
 
+@formula(Unit.BYTES, "layers that share a block hold it once between them")
+def bytes_of_shared_block(bytes_of_the_block: Count) -> Count:
+    """Weight bytes of a block that several layers run."""
+    return bytes_of_the_block
+
+
+@formula(Unit.PARAMETERS, "layers that share a block have it once between them")
+def parameters_of_shared_block(parameters_of_the_block: Count) -> Count:
+    """Parameters of a block that several layers run."""
+    return parameters_of_the_block
+
+
 @formula(Unit.PARAMETERS, "equal layers hold equal tensors")
 def parameters_of_layers(layers: Count, parameters_of_one_layer: Count) -> Count:
     """Parameters of a run of equal layers."""
@@ -40,9 +52,12 @@ def weights_bytes(
 
     parts = list(stored(stage.outer_weights(model)))
     for run in stage.runs():
-        one = total("bytes_of_one_layer", Unit.BYTES, stored(model.layer_weights(run.layer)))
+        one = total("bytes_of_one_layer", Unit.BYTES, stored(_own(model, run)))
         count = fact("layers", run.count, model.source, Unit.LAYERS)
         parts.append(computed("layers", bytes_of_layers, count, one))
+    for name, weights in _shared(model, stage.runs()).items():
+        one = total("bytes_of_the_block", Unit.BYTES, stored(weights))
+        parts.append(computed(name, bytes_of_shared_block, one))
     return total("weights_bytes", Unit.BYTES, tuple(parts), "weights")
 
 
@@ -58,12 +73,29 @@ def parameter_count(model: Model, *, active: bool = False) -> Quantity:
 
     parts = list(counted(model.input_weights() + model.output_weights()))
     for run in model.runs():
-        one = total("parameters_of_one_layer", Unit.PARAMETERS, counted(model.layer_weights(run.layer)))
+        one = total("parameters_of_one_layer", Unit.PARAMETERS, counted(_own(model, run)))
         count = fact("layers", run.count, model.source, Unit.LAYERS)
         parts.append(computed("layers", parameters_of_layers, count, one))
+    for name, weights in _shared(model, model.runs()).items():
+        one = total("parameters_of_the_block", Unit.PARAMETERS, counted(weights))
+        parts.append(computed(name, parameters_of_shared_block, one))
     name = "params_active" if active else "params_total"
     label = "active parameters" if active else "parameters"
     return total(name, Unit.PARAMETERS, tuple(parts), label)
+
+
+def _own(model: Model, run: Run) -> tuple[Weight, ...]:
+    """Return the tensors that each of a run's equal layers has for itself."""
+    return tuple(w for w in model.layer_weights(run.layer) if not w.shared_in)
+
+
+def _shared(model: Model, runs: tuple[Run, ...]) -> dict[str, tuple[Weight, ...]]:
+    """Return the tensors of every block that these layers share, by the block's name."""
+    found: dict[str, tuple[Weight, ...]] = {}
+    for weight, _ in model.weights_of_runs(runs):
+        if weight.shared_in:
+            found[weight.shared_in] = (*found.get(weight.shared_in, ()), weight)
+    return found
 
 
 def _shape(weight: Weight) -> str:

@@ -83,6 +83,8 @@ def kind_names(layers: Sequence[Layer]) -> dict[Layer, str]:
 
 
 def _mixer_word(layer: Layer) -> str:
+    if layer.shared_block is not None:
+        return "hybrid"
     match layer.mixer:
         case None:
             return ""

@@ -34,6 +34,7 @@ from kvplan.arch.prediction_layer import prediction_layer
 from kvplan.arch.released import StoredAs, strange_tensors
 from kvplan.arch.residual import ResidualFactors
 from kvplan.arch.rg_lru import RgLru
+from kvplan.arch.shared_block import SharedBlock
 from kvplan.arch.short_convolution import ShortConvolution
 from kvplan.arch.tower import Tower
 from kvplan.arch.weight import Weight
@@ -94,6 +95,7 @@ class LayerKind(BaseModel):
     residual_factors: ResidualFactors | None = None
     output_scale: bool = False
     stored_otherwise: tuple[StoredAs, ...] = ()
+    shared_block: SharedBlock | None = None
 
     @model_validator(mode="after")
     def _one_of_each(self) -> LayerKind:
@@ -132,6 +134,7 @@ class LayerKind(BaseModel):
             altup=altup,
             hyper_connections=hyper_connections,
             output_scale=scaled,
+            shared_block=self.shared_block,
         )
 
 
@@ -418,6 +421,7 @@ def _kind(layer: Layer) -> LayerKind:
         residual_factors=layer.residual_factors,
         output_scale=layer.output_scale,
         stored_otherwise=layer.stored_otherwise,
+        shared_block=layer.shared_block,
     )
     keys: dict[type, str] = {kind_class: key for key, kind_class in (MIXERS | FEED_FORWARDS).items()}
     for part in (layer.mixer, layer.mlp):

@@ -15,6 +15,7 @@ from kvplan.arch.hyper_connections import HyperConnections
 from kvplan.arch.per_layer_input import PerLayerInput
 from kvplan.arch.released import StoredAs
 from kvplan.arch.rotary import RopeParameters
+from kvplan.arch.shared_block import SharedBlock
 from kvplan.arch.temperature import TemperatureTuning
 from kvplan.arch.tower import Tower, TowerTensor
 from kvplan.hardware import device, efficiency
@@ -31,7 +32,7 @@ _DOCUMENTED = {
     found.__name__: found
     for found in (
         *(*model_file.MIXERS.values(), *model_file.FEED_FORWARDS.values()),
-        *(EntryIndexer, HyperConnections),
+        *(EntryIndexer, HyperConnections, SharedBlock),
         *(RopeParameters, PerLayerInput, AltUp, StoredAs, TemperatureTuning, Tower, TowerTensor),
         *(device.Device, device.Memory, device.DensePeaks, device.Interconnect, device.HourlyPrice),
         *(efficiency.KernelFit, efficiency.AllReduceFit),

@@ -14,10 +14,12 @@ from kvplan.arch.gated_delta_net import GatedDeltaNet
 from kvplan.arch.hyper_connections import HyperConnections
 from kvplan.arch.latent_attention import LatentAttention
 from kvplan.arch.layer import Layer
+from kvplan.arch.mamba2 import Mamba2
 from kvplan.arch.mlp import MLP
 from kvplan.arch.model import Model
 from kvplan.arch.norm import Block, Norm
 from kvplan.arch.rotary import RopeParameters
+from kvplan.arch.shared_block import SharedBlock
 from kvplan.engine.cache import Cache
 from kvplan.engine.counter import Counter
 from kvplan.engine.decoder import Decoder
@@ -35,6 +37,12 @@ COMPRESSED = CompressedAttention(
     4, 16, 24, 8, 2, 12, 8, RopeParameters(10_000.0, interleaved=True), 4, EntryIndexer(9, 12, 6)
 )
 STREAMS = HyperConnections(3, 4)
+SPACE = Mamba2(num_heads=4, head_dim=16, state_size=8, n_groups=2, conv_kernel=4)
+SHARED = SharedBlock(
+    0,
+    Attention(4, 2, 16, rope_parameters=ROPE, input_streams=2, adapter_rank=5),
+    MLP(48, adapter_rank=7),
+)
 KINDS = {
     "gqa": [Layer(FULL, DENSE)] * 2,
     "mha": [Layer(BIASED, MLP(48, gated=False, mlp_bias=True))] * 2,
@@ -50,6 +58,12 @@ KINDS = {
     "compressed": [
         Layer(COMPRESSED, replace(MOE, hash_vocab_size=VOCABULARY), hyper_connections=STREAMS),
         Layer(replace(COMPRESSED, compress_ratio=7, indexer=None), DENSE, hyper_connections=STREAMS),
+    ],
+    "shared block": [
+        Layer(SPACE, None),
+        Layer(SPACE, None, shared_block=SHARED),
+        Layer(SPACE, None, shared_block=replace(SHARED, number=1)),
+        Layer(SPACE, None, shared_block=SHARED),
     ],
     "delta": [
         Layer(GatedDeltaNet(2, 4, 16, 16, 4), MOE),

@@ -24,6 +24,7 @@ OF_CLASS = {
     "granitemoehybrid": 38_601_064_448,
     "falcon_h1": 8_514_961_408,
     "nemotron_h": 1_968_355_712,
+    "zamba2": 2_481_848_336,
     "kimi_linear": 49_133_074_464,
     "minimax": 47_373_946_880,
     "recurrent_gemma": 2_010_263_040,
