@@ -45,6 +45,8 @@ BY_ENDING = {
     "norm.bias": (0.0, 0.1),
     "ln_attn.bias": (0.0, 0.1),
     "ln_mlp.bias": (0.0, 0.1),
+    "_adapter_b.weight": (0.0, 0.2),
+    "shared_block_output.weight": (0.0, 0.04),
 }
 BY_ROLE = {
     TensorRole.BIAS: (0.0, 0.1),
@@ -79,7 +81,8 @@ def named_weights(model: Model) -> Iterator[tuple[str, Weight]]:
         yield weight.name, weight
     for index, layer in enumerate(model.layers):
         for weight in model.layer_weights(layer):
-            yield f"layers.{index}.{weight.name}", weight
+            if not weight.shared_in or model.shared_blocks()[weight.shared_in] == index:
+                yield weight.full_name(index), weight
     for weight in model.output_weights():
         yield weight.name, weight
 
