@@ -159,7 +159,9 @@ def test_a_contiguous_cache_has_no_blocks(simulated):
     assert {"cache": "contiguous", "max_tokens": 64}.items() <= data["inputs"].items()
 
 
-@pytest.mark.parametrize("kv", ["fp32", "fp16", "fp8", "int8", "int4", "int2", "int8-kivi", "int4-kivi", "int2-kivi"])
+@pytest.mark.parametrize(
+    "kv", ["fp32", "fp16", "fp8", "int8", "int4", "int2", "int8-kivi", "int4-kivi", "int2-kivi"]
+)
 def test_every_format_agrees_in_both_caches(kv, simulated):
     for cache in ("paged", "contiguous"):
         data = simulated("llama-3.1-8b", *TINY, "--prompt-tokens", "70", "--kv", kv, "--cache", cache)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from kvplan.allocation import Paged
+from kvplan.check.quality_formats import parse_format
 from kvplan.engine.cache import Cache
 from kvplan.engine.counter import Counter
 from kvplan.engine.decoder import Decoder
@@ -45,6 +46,18 @@ def test_a_step_reads_a_block_at_every_use():
     # Layers 1 and 3 run the first block, layer 2 the second; the tied head is read whole.
     assert [layer.shared_block.number for layer in MODEL.layers[1:]] == [0, 1, 0]
     assert counter.weights_read_bytes == sum(array.nbytes for array in weights.values()) + of_first
+
+
+def test_a_block_can_view_a_window_with_the_same_weights():
+    weights = random_weights(MODEL, 0)
+    narrow = parse_format("fp32/window-5").of(MODEL)
+    viewing = Decoder(MODEL, dict(weights), 64).viewing(narrow)
+    logits = []
+    for decoder in (viewing, Decoder(narrow, dict(weights), 64)):
+        cache = Cache(narrow, kv_format("fp32"), Paged(16), 64, 1)
+        logits.append(decoder.forward(cache, [(cache.add(), PROMPT)], Counter()))
+    assert np.array_equal(*logits)
+    assert np.abs(logits[0] - step(weights, Counter())[1]).max() > 1e-3
 
 
 def test_every_tensor_is_felt():

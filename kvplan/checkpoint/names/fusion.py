@@ -31,6 +31,26 @@ class Fusion:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockNames:
+    """What the files of a family call blocks that layers share: a block is in the first layer that runs it.
+
+    Args:
+        block: names inside a block.
+        beside: names inside a layer that runs one.
+        adapters: names of a layer's adapters of a block, in that first layer; ``{}`` stands for the number
+            of the use among all layers' uses.
+    """
+
+    block: Names
+    beside: Names
+    adapters: Mapping[str, str]
+
+    def adapters_of(self, use: int) -> Names:
+        """Return the names of one use's adapters."""
+        return Names(inner={here: there.format(use) for here, there in self.adapters.items()})
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
     """What a family calls its tensors.
 
@@ -43,6 +63,7 @@ class Names:
         other_outer: names outside the layers in other files of the family.
         other_inner: names inside a layer in other files: of a tensor that is not there under its first name.
         unused: last words of tensors that files hold and no model needs.
+        shared: names of blocks that layers share.
     """
 
     outer: Mapping[str, str] = field(default_factory=lambda: LLAMA_OUTER)
@@ -52,6 +73,7 @@ class Names:
     other_outer: Mapping[str, str] = field(default_factory=dict)
     other_inner: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    shared: BlockNames | None = None
 
 
 def both(there: str, here: tuple[str, ...], kind: Kind) -> tuple[Fusion, ...]:

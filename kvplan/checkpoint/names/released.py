@@ -153,18 +153,60 @@ def pieces(
         held: the shapes of a file's tensors: of several ways to keep one, that of the file. Where absent it
             is the first.
     """
-    of_layers: list[dict[str, Shape]] = [{} for _ in model.layers]
+    shapes: dict[str, dict[str, Shape]] = {}
     for name, weight in named_weights(model):
         shape = weight.shape if weight.copies == 1 else (weight.copies, *weight.shape)
-        words = name.split(".", 2)
-        if words[0] == "layers":
-            of_layers[int(words[1])][words[2]] = shape
+        if name.startswith(("layers.", "blocks.")):
+            kind_of_part, number, inside = name.split(".", 2)
+            shapes.setdefault(f"{kind_of_part}.{number}", {})[inside] = shape
         else:
             kind = names.kinds.get(name, SAME)
             yield Piece((at.name(name),), (name,), (shape,), kind, None)
-    for index, (layer, own) in enumerate(zip(model.layers, of_layers, strict=True)):
-        for piece in _layer_pieces(names, layer, own, at.layer(index), held):
-            yield replace(piece, here=tuple(f"layers.{index}.{name}" for name in piece.here))
+    for part in _parts(names, model, at, shapes):
+        for piece in _layer_pieces(part.names, part.layer, part.own, part.prefix, held):
+            yield replace(piece, here=tuple(f"{part.here}.{name}" for name in piece.here))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Tensors of a layer, or of a block that layers share.
+
+    Args:
+        here: what their names begin with in the engine.
+        prefix: what they begin with in files.
+        names: their names behind that.
+        layer: the layer, or the first that runs the block.
+        own: their shapes, by their names in the layer or block.
+    """
+
+    here: str
+    prefix: str
+    names: Names
+    layer: Layer
+    own: Mapping[str, Shape]
+
+
+def _parts(
+    names: Names, model: Model, at: Placed, shapes: Mapping[str, Mapping[str, Shape]]
+) -> Iterator[_Part]:
+    """Iterate over the parts of a model that have tensors of these shapes."""
+    use = 0
+    for index, layer in enumerate(model.layers):
+        here, prefix = f"layers.{index}", at.layer(index)
+        own = shapes.get(here, {})
+        if layer.shared_block is None:
+            yield _Part(here, prefix, names, layer, own)
+            continue
+        shared, block = names.shared, layer.shared_block.name
+        assert shared is not None
+        first = model.shared_blocks()[block]
+        if index == first:
+            yield _Part(block, prefix, shared.block, layer, shapes[block])
+        adapters = {name: own[name] for name in own if renamed(name, shared.adapters) != name}
+        rest = {name: own[name] for name in own if name not in adapters}
+        yield _Part(here, prefix, shared.beside, layer, rest)
+        yield _Part(here, at.layer(first), shared.adapters_of(use), layer, adapters)
+        use += 1
 
 
 def _layer_pieces(

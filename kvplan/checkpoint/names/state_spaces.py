@@ -6,6 +6,7 @@ from kvplan.checkpoint.names.fusion import (
     GATE_UP,
     LLAMA_OUTER,
     SHARED_GATE_UP,
+    BlockNames,
     Fusion,
     Names,
     both,
@@ -19,6 +20,13 @@ _BACKBONE = {"embed_tokens": "backbone.embeddings", "layers": "backbone.layers",
 _MODEL = {**LLAMA_OUTER, "norm": "model.final_layernorm"}
 _FEED_FORWARD = {"post_attention_layernorm": "pre_ff_layernorm", "mlp": "feed_forward"}
 _ONE_MIXER = {"input_layernorm": "norm", "mamba": "mixer"}
+# Products with adapters, and what stands before the names of these.
+_ADAPTED = {
+    "self_attn.q_proj": "self_attn.linear_q",
+    "self_attn.k_proj": "self_attn.linear_k",
+    "self_attn.v_proj": "self_attn.linear_v",
+    "mlp.first_step": "feed_forward.gate_up_proj",
+}
 _GRANITE_MLP = "shared_mlp.input_linear"
 
 
@@ -69,6 +77,33 @@ NAMES: dict[str, Names] = {
                 Fusion((f"mixer.experts.{{}}.{name}.weight",), (f"mlp.experts.{name}.weight",), APART)
                 for name in ("up_proj", "down_proj")
             ),
+        ),
+    ),
+    "zamba2": Names(
+        outer=_MODEL,
+        fusions=_mamba2("mamba"),
+        shared=BlockNames(
+            block=Names(
+                inner={
+                    "shared_block": "shared_transformer",
+                    "self_attn": "shared_transformer.self_attn",
+                    "mlp": "shared_transformer.feed_forward",
+                },
+                fusions=both("shared_transformer.feed_forward.gate_up_proj", GATE_UP, ROWS),
+            ),
+            beside=Names(
+                inner={
+                    "input_layernorm": "mamba_decoder.input_layernorm",
+                    "mamba": "mamba_decoder.mamba",
+                    "shared_block_output": "linear",
+                },
+                fusions=_mamba2("mamba_decoder.mamba"),
+            ),
+            adapters={
+                f"{ours}_adapter_{letter}": f"shared_transformer.{there}_adapter_list.{{}}.{number}"
+                for ours, there in _ADAPTED.items()
+                for number, letter in enumerate("ab")
+            },
         ),
     ),
 }
