@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kvplan.check.change_words import SMALL_CHANGE, in_percent
 from kvplan.check.measured_price import MeasuredPrice
 from kvplan.hardware.link import GPUS_OF_A_BOX
 from kvplan.plan.comparison import Outcome, Tried
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
 # Less than this is not worth a sentence: the estimate cannot tell it from nothing.
 LEAST_GAIN = 1.05
 MOST_SENTENCES = 5
-# Rises of a real model's perplexity: what may be more than the first is held against an option, what is more
-# than the second rules it out.
-SMALL_RISE, LARGEST_RISE = 0.01, 0.05
+# A rise of a real model's perplexity that rules an option out.
+LARGEST_RISE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def _costly(baseline: Compared, option: Compared) -> bool:
     """Whether its KV may cost more than a little, or it has few bits of what is not known."""
     now, then = _setup(baseline).deployment, _setup(option).deployment
     rise = _rise(baseline.kv, option.kv.high) if baseline.kv and option.kv else None
-    kv_costs = then.kv.bits < 8 if rise is None else rise > SMALL_RISE
+    kv_costs = then.kv.bits < 8 if rise is None else rise > SMALL_CHANGE
     return (then.kv != now.kv and kv_costs) or (then.weights != now.weights and _bits(then.weights) < 8)
 
 
@@ -247,7 +247,7 @@ def _price(baseline: Compared, option: Compared) -> str:
 def quoted_price(price: MeasuredPrice) -> str:
     """Return what a KV format costs, in words, with the model it was measured on."""
     within = ", within its error" if price.low <= 0 <= price.high else ""
-    return f"perplexity {price.perplexity_change:+z,.1%} on {price.model}{within}"
+    return f"perplexity {in_percent(price.perplexity_change)} on {price.model}{within}"
 
 
 def _joined(parts: list[str]) -> str:

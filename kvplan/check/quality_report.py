@@ -8,6 +8,7 @@ from statistics import median_low
 
 import numpy as np
 
+from kvplan.check.change_words import SMALL_CHANGE, in_percent
 from kvplan.check.perplexity import BLOCK_TOKENS, Estimate, perplexity, perplexity_change
 from kvplan.check.quality import Quality, When, WindowScores
 from kvplan.check.quality_formats import CacheFormat
@@ -15,8 +16,6 @@ from kvplan.check.quality_savings import Savings
 from kvplan.results import Column, Quantity, Report, Scalar, Table, Verdict
 from kvplan.units import Unit, short_count
 
-# A change of perplexity that most would not notice. A fall is no gain: it is another model's luck.
-SMALL_CHANGE = 0.01
 RARE = 0.99
 
 
@@ -192,12 +191,6 @@ def price_in_words(price: Price) -> str:
         f"{price.format.name} takes {price.savings.saved.amount:.1f}x fewer bytes than bf16 for "
         f"{in_percent(change.value)} perplexity{surely}"
     )
-
-
-def in_percent(change: float) -> str:
-    """Return a change as text: ``+0.3%``, and without the decimal from ten times more on."""
-    # What is added makes a negative nothing a positive one.
-    return f"{round(change, 3) + 0.0:+,.1%}" if change < 10 else f"{change:+,.0%}"
 
 
 # ------------------------------------------------------------------ notes

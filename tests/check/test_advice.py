@@ -8,13 +8,13 @@ from kvplan.check.advice import (
     LARGEST_RISE,
     LEAST_GAIN,
     MOST_SENTENCES,
-    SMALL_RISE,
     Compared,
     advise,
     gain,
     quoted_price,
     rate_of_gpu,
 )
+from kvplan.check.change_words import SMALL_CHANGE
 from kvplan.check.measured_price import MeasuredPrice
 from kvplan.check.price import EngineError
 from kvplan.plan.change import parse_changes
@@ -100,7 +100,7 @@ def test_a_sentence_has_its_numbers(option):
     assert sentences(option(kv=FREE), found) == [
         "KV fp8 (x1.88 tokens/s): 31% less time for a token at batch 16, 101 requests at once instead of 50 "
         "and the first token after 150 ms instead of 200 ms; decode at batch 16 reads 62% KV; perplexity "
-        "+0.3% on Tiny-1B"
+        "+0.31% on Tiny-1B"
     ]
 
 
@@ -184,7 +184,7 @@ def test_a_price_is_told_where_it_is_not_the_baselines(option):
     assert "perplexity" not in sentences(option(kv=FREE), option("prefix=50%", FREE, **fast))[0]
     assert "perplexity" not in sentences(option(kv=FREE), option("kv=fp8", None, **fast))[0]
     assert "perplexity" not in sentences(option(), option("weights=fp8", error=EXACT, **fast))[0]
-    told = "; perplexity +0.4% on Tiny-1B"
+    told = "; perplexity +0.40% on Tiny-1B"
     assert sentences(option(kv=FREE), option("kv=fp8", priced(0.004), **fast))[0].endswith(told)
 
 
@@ -202,22 +202,22 @@ def test_options_of_both_kinds_have_both_prices(option):
     found = option("weights=fp8,kv=fp8", priced(0.004), EXACT, full_tokens_per_s=2000.0)
     (text,) = sentences(option(kv=FREE), found)
     assert text.endswith(
-        "; perplexity +0.4% on Tiny-1B; random weights: logits off by 0.05%, 100% of greedy tokens the same"
+        "; perplexity +0.40% on Tiny-1B; random weights: logits off by 0.05%, 100% of greedy tokens the same"
     )
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (0.0031, "+0.3%"),
-        (-0.0041, "-0.4%"),
-        (0.0, "+0.0%"),
-        (-0.0004, "+0.0%"),
-        (0.1686, "+16.9%"),
-        (54.804, "+5,480.4%"),
+        (0.0031, "+0.31%"),
+        (-0.0041, "-0.41%"),
+        (0.0, "+0.00%"),
+        (-0.00004, "+0.00%"),
+        (0.1686, "+17%"),
+        (54.804, "+5,480%"),
     ],
 )
-def test_changes_are_told_to_a_tenth_of_a_percent(change, said):
+def test_changes_are_told_in_percent(change, said):
     assert quoted_price(priced(change)) == f"perplexity {said} on Tiny-1B" + ", within its error" * (
         change == 0
     )
@@ -309,7 +309,7 @@ def test_both_kinds_of_change_count(option):
 
 
 def test_kv_that_costs_more_than_a_little_comes_last(option):
-    assert (SMALL_RISE, LARGEST_RISE) == (0.01, 0.05)
+    assert (SMALL_CHANGE, LARGEST_RISE) == (0.01, 0.05)
     fast, slow = {"full_tokens_per_s": 5000.0}, {"full_tokens_per_s": 1100.0}
     other = option("prefix=50%", FREE, **slow)
     assert advised(option(kv=FREE), option("kv=fp8", priced(0.0099), **fast), other)[0] == "kv=fp8"

@@ -271,7 +271,7 @@ def test_verdict_of_a_baseline_that_fits(reported):
     verdict = reported("kv=fp8").verdict
     assert verdict.yes
     assert verdict.text.startswith("16 requests of 8k fit: up to 55 do. Most worth trying: KV fp8 (x1.")
-    assert verdict.text.endswith(" tokens/s for each GPU, perplexity +0.4% on Tiny-1B).")
+    assert verdict.text.endswith(" tokens/s for each GPU, perplexity +0.40% on Tiny-1B).")
 
 
 def test_verdict_of_a_single_request(reported):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvplan.charts import Axis, Chart, Dot, Dots, Hue, Spacing
+from kvplan.check.change_words import in_percent
 from kvplan.check.quality import Quality
-from kvplan.check.quality_report import Price, cheapest, in_percent, price_in_words
+from kvplan.check.quality_report import Price, cheapest, price_in_words
 from kvplan.units import Unit
 
 # Where what costs nothing, or less, stands on an axis that has no nothing.
