@@ -10,6 +10,8 @@ from pathlib import Path
 from kvplan.arch.model import Model
 from kvplan.checkpoint.tensor_file import F32
 from kvplan.checkpoint.tokenizer import Tokenizer
+from kvplan.errors import FileError
+from kvplan.specs.document import printable, shortened
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +53,10 @@ def open_checkpoint(text: str | os.PathLike[str]) -> Checkpoint:
         FileError: a file cannot be read.
     """
     path = Path(text)
+    if not path.exists():
+        shown = printable(shortened(path))
+        hint = "a folder with safetensors, or a .safetensors or .gguf file"
+        raise FileError(f"cannot read '{shown}': there is no such file or folder", hint=hint)
     if path.suffix.lower() == ".gguf":
         from kvplan.checkpoint.gguf_checkpoint import gguf_checkpoint
 

@@ -110,7 +110,8 @@ def find(kind: str, noun: str, name: str, specs: Path | None = None) -> Found:
         if holders:
             path = holders[0] / kind / f"{name}.yaml"
             return Found(_label(holders[0], kind, path), path, len(holders) > 1)
-    raise unknown(noun, name, names(kind, specs), see=f"kvplan {kind} list")
+    see = f"./{name} is a folder" if kind == "models" and os.path.isdir(name) else f"kvplan {kind} list"
+    raise unknown(noun, name, names(kind, specs), see=see)
 
 
 def find_model(text: str, specs: Path | None = None) -> Found:

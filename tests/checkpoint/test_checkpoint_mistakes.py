@@ -230,7 +230,8 @@ def test_a_folder_without_weights(broken):
 def test_a_file_that_is_not_there(broken):
     folder = broken()
     assert refusal(folder / "b.safetensors", folder, ExitStatus.FILE) == (
-        "cannot read 'b.safetensors': there is no such file   (check the spelling and the current folder)"
+        "cannot read 'b.safetensors': there is no such file or folder"
+        "   (a folder with safetensors, or a .safetensors or .gguf file)"
     )
 
 

@@ -281,6 +281,11 @@ def test_files_that_are_not_there(refused, model, text, tmp_path):
     assert "there is no such file" in line
 
 
+def test_a_folder_that_is_not_there(refused, text):
+    (line,) = refused("quality", "llama-3.1-8b", "--text", text, status=3)
+    assert "cannot read 'llama-3.1-8b': there is no such file or folder   (a folder with safetensors" in line
+
+
 def test_an_answer_that_cannot_be_written(refused, model, text, tmp_path):
     away = tmp_path / "no" / "a.json"
     asked = ("--kv", "int8", "--tokens", "64", "-o", str(away))

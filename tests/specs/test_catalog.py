@@ -239,3 +239,17 @@ def test_bundled_files_are_inside_an_installed_package(tmp_path, monkeypatch):
     assert bundled_folder() == installed / "_specs"
     os.rmdir(installed / "_specs")
     assert bundled_folder() == tmp_path / "site-packages"
+
+
+def test_a_folder_that_is_named_like_a_model_is_pointed_at(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-model").mkdir()
+    with pytest.raises(UsageError) as caught:
+        find_model("my-model")
+    assert caught.value.lines()[0].endswith("   (./my-model is a folder)")
+
+
+def test_weights_are_described_by_the_config_beside_them(tmp_path):
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert find_model(str(tmp_path / "model.safetensors")).path == tmp_path / "config.json"
