@@ -62,7 +62,7 @@ def plot(
     ] = None,
     measure: Annotated[
         bool,
-        typer.Option("--measure/--no-measure", help="In compare, measure what options cost in accuracy."),
+        typer.Option("--measure/--no-measure", help="In compare, measure what weights and windows cost."),
     ] = True,
     deployment: DeploymentOptions,
     specs: Specs = "",
