@@ -162,14 +162,15 @@ def weigh_by_sequence(scores: F32, part: TileBatch, sinks: F32 | None, raised: i
     highest: F32 = np.maximum.reduce(np.maximum.reduce(by_sequence, axis=1), axis=-1)
     if sinks is not None:
         np.maximum(highest, sinks, out=highest)
-    lift = np.float32(raised * log(2.0))
-    lowered = highest - lift if raised else highest
+    lowered = highest
+    if raised:
+        lowered = highest - np.float32(raised * log(2.0))
     scores -= (lowered if len(lowered) == 1 else lowered[part.owner])[..., None]
     np.exp(scores, out=scores)
     tokens = scores.shape[-1]
     by_tile = (scores.reshape(-1, tokens) @ scratch.ones(tokens)).reshape(len(scores), -1)
     totals: F32 = (part.members @ by_tile).reshape(highest.shape)
-    return totals if sinks is None else totals + np.exp(sinks - highest + lift)
+    return totals if sinks is None else totals + np.exp(sinks - lowered)
 
 
 def attend(

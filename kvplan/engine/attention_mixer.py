@@ -54,6 +54,10 @@ class AttentionMixer:
             [weights[f"{name}.weight"] for name in names],
             [weights[f"{name}.bias"] for name in names] if arch.qkv_bias else (),
         )
+        # Of a layer that makes its own keys: where they are behind the queries, and before the values.
+        cached = arch.num_key_value_heads
+        end = self._qkv.outputs - (0 if arch.k_eq_v else cached * arch.value_dim)
+        self._keys = slice(end - cached * arch.head_dim, end)
         gated = "self_attn.g_proj.weight" in weights
         self._gate = Linear(weights["self_attn.g_proj.weight"]) if gated else None
         own = "self_attn.q_proj_adapter_a.weight" in weights
@@ -208,11 +212,10 @@ class AttentionMixer:
         if arch.shares_kv:
             queries, gate = self._queries_and_gate(joined, x, counter)
             return self._tempered(self._turned(queries, self._q_norm, step, counter), step), None, gate
-        end = joined.shape[1] - (0 if arch.k_eq_v else cached * arch.value_dim)
-        first = end - cached * arch.head_dim
+        first, end = self._keys.start, self._keys.stop
         queries, gate = self._queries_and_gate(joined[:, :first], x, counter)
-        keys = joined[:, first:end].reshape(len(x), cached, arch.head_dim)
-        values = keys if arch.k_eq_v else joined[:, end:].reshape(len(x), cached, arch.value_dim)
+        keys = joined[:, first:end].reshape(len(x), cached, -1)
+        values = keys if arch.k_eq_v else joined[:, end:].reshape(len(x), cached, -1)
         values = self._clipped(values)
         if arch.attention_value_scale is not None:
             values = values * np.float32(arch.attention_value_scale)

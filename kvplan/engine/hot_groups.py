@@ -50,10 +50,10 @@ class HotGroups:
             raise ValueError(f"each of {count} tokens must name one of {slots} hot slots")
         held = self._rows_held.copy()
         for segment in segments:
-            slot = hot[segment.first]
-            if segment.row > held[slot]:
+            slot = hot[segment.tokens.start]
+            if segment.rows.start > held[slot]:
                 raise ValueError(
-                    f"hot slot {slot} holds {held[slot]} tokens, not {segment.row}: reopen the group"
+                    f"hot slot {slot} holds {held[slot]} tokens, not {segment.rows.start}: reopen the group"
                 )
             end = segment.rows.stop
             held[slot] = 0 if end == self._keys.tokens else max(held[slot], end)
@@ -63,17 +63,17 @@ class HotGroups:
         """Store keys (n, heads, dim) of segments that passed ``check``; full groups leave their slot."""
         rounded = FLOAT16.unpack(FLOAT16.pack(vectors))
         for segment in segments:
-            if segment.last - segment.first == self._keys.tokens:
+            if segment.rows == slice(0, self._keys.tokens):
                 self._keys.write_group(segment.tile, rounded[segment.tokens])
-                self._rows_held[hot[segment.first]] = 0
+                self._rows_held[hot[segment.tokens.start]] = 0
             else:
-                self._fill(segment, rounded[segment.tokens], int(hot[segment.first]))
+                self._fill(segment, rounded[segment.tokens], int(hot[segment.tokens.start]))
 
     def reopen(self, tile: int, slot: int) -> None:
         """Put a full group back into a slot, dequantised, so that its tokens can be written again."""
         rows = np.arange(self._keys.tokens)
         vectors = self._keys.read(np.full_like(rows, tile), rows)
-        self.plane.write([Segment(slot, 0, 0, len(rows))], vectors)
+        self.plane.write([Segment.of(slot, 0, 0, len(rows))], vectors)
         self._rows_held[slot] = len(rows)
 
     def copy(self, source: int, target: int) -> None:
@@ -102,7 +102,7 @@ class HotGroups:
 
     def _fill(self, segment: Segment, vectors: F32, slot: int) -> None:
         end = segment.rows.stop
-        self.plane.write([Segment(slot, segment.row, 0, len(vectors))], vectors)
+        self.plane.write([Segment.of(slot, segment.rows.start, 0, len(vectors))], vectors)
         if end < self._keys.tokens:
             self._rows_held[slot] = max(self._rows_held[slot], end)
             return

@@ -2,16 +2,17 @@
 
 NumPy asks for huge pages for arrays of 4 MiB and more. What a step reads out of smaller ones fills the
 processor's list of page addresses, and the step's own code and data are looked up again and again: a model of
-135 M parameters decodes 12 % slower.
+135 M parameters decodes 12 % slower from such weights, and 2 % slower from such a cache.
 """
 
 from __future__ import annotations
 
 from math import prod
 from threading import Lock
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 # Small beside a model, and large beside what is left over at the end of a piece.
 _PIECE_NBYTES = 32 << 20
@@ -20,24 +21,27 @@ _ALIGNMENT = 64
 
 
 class HugePages:
-    """Hands out float32 arrays from large pieces, each of which goes with the last of its arrays."""
+    """Hands out arrays from large pieces, each of which goes with the last of its arrays.
+
+    As NumPy's own large arrays of zeros, a piece takes memory where it is written to.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._piece = np.empty(0, np.uint8)
         self._used = 0
 
-    def take(self, *shape: int) -> NDArray[np.float32]:
-        """Return an array of this shape, aligned to a cache line, with whatever is in it."""
-        nbytes = 4 * prod(shape)
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """Return an array of zeros, aligned to a cache line."""
+        nbytes = np.dtype(dtype).itemsize * prod(shape)
         with self._lock:
             start = self._aligned()
             if start + nbytes > len(self._piece):
-                self._piece = np.empty(max(nbytes + _ALIGNMENT, _PIECE_NBYTES), np.uint8)
+                self._piece = np.zeros(max(nbytes + _ALIGNMENT, _PIECE_NBYTES), np.uint8)
                 self._used = 0
                 start = self._aligned()
             self._used = start + nbytes
-            return self._piece[start : self._used].view(np.float32).reshape(shape)
+            return self._piece[start : self._used].view(dtype).reshape(shape)
 
     def _aligned(self) -> int:
         """Return where in the piece the next array begins."""

@@ -7,12 +7,14 @@ caches differ only in which blocks a view names.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvplan.engine.hot_groups import HotGroups
+from kvplan.engine.huge_pages import HugePages
 from kvplan.engine.kv_codecs import F32
 from kvplan.engine.scratch import Scratch
 from kvplan.engine.tile_formats import key_format, value_format
@@ -42,6 +44,7 @@ class KVTiles:
         scratch: work areas of attention over these tiles; shared by the layers of a model to save memory.
         sequences: hot slots, one for each sequence, where keys wait until their group is full; for formats
             that scale keys by groups of tokens only.
+        memory: where the arena is, if it is not one of its own.
 
     Attributes:
         block_nbytes: bytes of one block.
@@ -64,6 +67,7 @@ class KVTiles:
         kv: KvFormat,
         scratch: Scratch | None = None,
         sequences: int = 0,
+        memory: HugePages | None = None,
     ) -> None:
         _check_sizes(k_dim, v_dim, block_tokens, kv)
         self.kv_heads, self.k_dim, self.v_dim = kv_heads, k_dim, v_dim
@@ -72,8 +76,9 @@ class KVTiles:
         self.tile_tokens = tile_tokens(block_tokens)
         self.block_tiles = block_tokens // self.tile_tokens
         tiles = blocks * self.block_tiles
-        self.keys = TilePlane(key_format(kv), kv_heads, k_dim, tiles, self.tile_tokens, by_channel=True)
-        self.values = TilePlane(value_format(kv), kv_heads, v_dim, tiles, self.tile_tokens, by_channel=False)
+        size = tiles, self.tile_tokens
+        self.keys = TilePlane(key_format(kv), kv_heads, k_dim, *size, by_channel=True, memory=memory)
+        self.values = TilePlane(value_format(kv), kv_heads, v_dim, *size, by_channel=False, memory=memory)
         self.hot = HotGroups(self.keys, sequences) if kv.key_group_tokens else None
         self.block_nbytes = sum(map(nbytes_of_one, self._arrays().values()))
         self.group_nbytes = self.keys.group_nbytes
@@ -320,6 +325,6 @@ def _check_sizes(k_dim: int, v_dim: int, block_tokens: int, kv: KvFormat) -> Non
 def _check_vectors(name: str, vectors: F32, shape: tuple[int, ...]) -> None:
     if vectors.shape != shape or vectors.dtype != np.float32:
         raise ValueError(f"{name} are {vectors.dtype} {vectors.shape}, not float32 {shape}")
-    # As a reduction: .all() does the same in Python code around it, which a decode step pays for.
-    if not np.logical_and.reduce(np.isfinite(vectors), axis=None):
+    # One product tells a decode step what it needs to know: where squares overflow, numbers are looked at.
+    if not isfinite(np.vdot(vectors, vectors)) and not np.isfinite(vectors).all():
         raise ValueError(f"{name} hold NaN or infinity")

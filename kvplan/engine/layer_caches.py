@@ -18,6 +18,7 @@ from kvplan.arch.slot import CacheSlot
 from kvplan.engine.arrays import Arrays, Blocks
 from kvplan.engine.cached_sequences import CachedSequence
 from kvplan.engine.hot_groups import HotGroups
+from kvplan.engine.huge_pages import HugePages
 from kvplan.engine.kv_tiles import KVTiles
 from kvplan.engine.round_trip import round_trip, round_trip_rows
 from kvplan.engine.row_tiles import RowTiles
@@ -187,7 +188,7 @@ def layer_caches(
         UsageError: the format cannot be kept in blocks of this size.
     """
     group_of = {layer: group for group in groups for layer in group.layers}
-    scratch = Scratch()
+    scratch, memory = Scratch(), HugePages()
     caches: list[LayerCache] = []
     for layer, slot in enumerate(slots):
         match slot.entry:
@@ -197,7 +198,7 @@ def layer_caches(
                 caches.append(TokenLayer(RowTiles((dim, dim), *group.size, kv), group))
             case KV(kv_heads=heads, k_dim=k_dim, v_dim=v_dim):
                 group = group_of[layer]
-                tiles = KVTiles(heads, k_dim, v_dim, *group.size, kv, scratch, sequences)
+                tiles = KVTiles(heads, k_dim, v_dim, *group.size, kv, scratch, sequences, memory)
                 caches.append(TokenLayer(tiles, group))
             case Latent(rank=rank, rope_dim=rope_dim):
                 group = group_of[layer]

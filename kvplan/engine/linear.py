@@ -150,9 +150,9 @@ def into_panels(weight: NDArray[np.float32], panel: int) -> tuple[NDArray[np.flo
     """Return (..., outputs, inputs) as panels (..., outputs // panel, inputs, panel) and the columns left."""
     *stack, outputs, inputs = weight.shape
     whole = outputs // panel * panel
-    panels = _MEMORY.take(*stack, whole // panel, inputs, panel)
+    panels = _MEMORY.zeros((*stack, whole // panel, inputs, panel))
     panels[...] = weight[..., :whole, :].reshape(*stack, whole // panel, panel, inputs).swapaxes(-1, -2)
-    rest = _MEMORY.take(*stack, inputs, outputs - whole)
+    rest = _MEMORY.zeros((*stack, inputs, outputs - whole))
     rest[...] = weight[..., whole:, :].swapaxes(-1, -2)
     return panels, rest
 

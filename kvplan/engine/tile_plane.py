@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kvplan.engine.huge_pages import HugePages
 from kvplan.engine.kv_codecs import F32
 from kvplan.engine.kv_quantisers import Bits, decode_float16
 from kvplan.engine.scratch import Scratch
@@ -30,22 +31,16 @@ COLUMN_WIDTHS = (64, 32)
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Tokens ``first`` to ``last - 1`` of a write, which go to rows ``row`` and on of one tile."""
+    """Consecutive tokens of a write, as many as the rows of one tile that they go to."""
 
     tile: int
-    row: int
-    first: int
-    last: int
+    rows: slice
+    tokens: slice
 
-    @property
-    def rows(self) -> slice:
-        """The rows of the tile that are written."""
-        return slice(self.row, self.row + self.last - self.first)
-
-    @property
-    def tokens(self) -> slice:
-        """The tokens of the write that are stored."""
-        return slice(self.first, self.last)
+    @classmethod
+    def of(cls, tile: int, row: int, first: int, last: int) -> Segment:
+        """Return the segment of tokens ``first`` to ``last - 1``, which go to rows ``row`` and on."""
+        return cls(tile, slice(row, row + last - first), slice(first, last))
 
 
 class Piece(NamedTuple):
@@ -67,7 +62,7 @@ def segments_of(tiles: NDArray[np.int64], rows: NDArray[np.int64]) -> list[Segme
         return []
     follows = (tiles[1:] == tiles[:-1]) & (rows[1:] == rows[:-1] + 1)
     starts = [0, *(np.flatnonzero(~follows) + 1).tolist(), len(tiles)]
-    return [Segment(int(tiles[first]), int(rows[first]), first, last) for first, last in pairwise(starts)]
+    return [Segment.of(int(tiles[first]), int(rows[first]), first, last) for first, last in pairwise(starts)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +102,24 @@ class TilePlane:
         heads, dim: heads of a token, channels of a head; a multiple of the channels in a word.
         tiles, tokens: size of the arena.
         by_channel: keys' order, else values'.
+        memory: where the arena is, if it is not one of its own.
 
     Attributes:
         columns: values' columns in a tile.
     """
 
     def __init__(
-        self, format: TileFormat, heads: int, dim: int, tiles: int, tokens: int, *, by_channel: bool
+        self,
+        format: TileFormat,
+        heads: int,
+        dim: int,
+        tiles: int,
+        tokens: int,
+        *,
+        by_channel: bool,
+        memory: HugePages | None = None,
     ) -> None:
+        zeros = np.zeros if memory is None else memory.zeros
         self.format = format
         self.heads = heads
         self.dim = dim
@@ -123,16 +128,17 @@ class TilePlane:
         width = words if by_channel else column_width(words)
         order = (words // width, width, tokens) if by_channel else (words // width, tokens, width)
         self._words_per_token = words
-        self._words = np.zeros((tiles, heads, *order), format.codec.dtype)
+        self._words = zeros((tiles, heads, *order), format.codec.dtype)
         scales = (tiles, heads, dim if format.grouped else tokens)
-        self._scales = np.zeros(scales, np.int16) if format.scaled else None
-        self._minima = np.zeros(scales, np.int16) if format.steps is not None else None
+        self._scales = zeros(scales, np.int16) if format.scaled else None
+        self._minima = zeros(scales, np.int16) if format.steps is not None else None
         # Axes (tiles, tokens, heads, columns, width), whatever the storage order.
         axes = (0, 4, 1, 2, 3) if by_channel else (0, 3, 1, 2, 4)
         self._by_token = self._words.transpose(axes)
-        self._by_tile = self._words.reshape(tiles, heads, words * tokens)
         self.columns = dim // width
-        self._tile_shape = (words, tokens) if by_channel else order
+        # Axes (tiles, heads, ...), each tile as products take it.
+        tile_shape = (words, tokens) if by_channel else order
+        self._by_tile = self._words.reshape(tiles, heads, *tile_shape)
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -197,10 +203,10 @@ class TilePlane:
             return decode_float16(stored[tiles])
         return decode_float16(stored[tiles, :, rows])[..., None]
 
-    def in_place(self, head: int, heads: int) -> F32:
-        """Return some heads of every tile, where they are stored as float32, in the order of ``expanded``."""
-        stored: F32 = self._by_tile[:, head : head + heads]
-        return stored.reshape(len(stored), heads, *self._tile_shape)
+    def in_place(self, piece: Piece) -> F32:
+        """Return a piece that is stored as float32, (tiles, heads, ...), where it is."""
+        stored: F32 = self._by_tile[piece.place]
+        return stored
 
     def pieces(self, head: int, heads: int, run: Run) -> Iterator[tuple[int, Piece]]:
         """Cut some heads of a run into what is expanded at a time, each with where in the run it begins."""
@@ -223,7 +229,7 @@ class TilePlane:
         codec = self.format.codec
         out = scratch.take("expanded", codec.planes, *words.shape)
         codec.expand(words, out)
-        return out.reshape(codec.planes, *words.shape[:2], *self._tile_shape)
+        return out
 
     def scales(self, head: int, heads: int, tiles: NDArray[np.int64]) -> F32 | None:
         """Return the scale of each token in these tiles, (tiles, heads, 1, tokens), if there are any."""

@@ -100,11 +100,11 @@ def score_tiles(
     """
     heads = rows.shape[1]
     if keys.format.codec.in_place:
-        stored = keys.in_place(head, heads)
         at = 0
         for run in runs:
             here = slice(at, at + run.length)
-            np.matmul(_of_tiles(rows, here), stored[run.tiles], out=scores[here])
+            stored = keys.in_place(Piece(head, heads, run))
+            np.matmul(_of_tiles(rows, here), stored, out=scores[here])
             at += run.length
         return
     for piece, tiles, some in _places(keys, runs, head, heads):
@@ -240,11 +240,11 @@ def _weigh(
 ) -> None:
     """Write weights (tiles, heads, 1, n, tokens) times values to (tiles, heads, columns, n, width)."""
     if values.format.codec.in_place:
-        stored = values.in_place(head, weights.shape[1])
         at = 0
         for run in runs:
             here = slice(at, at + run.length)
-            np.matmul(weights[here], stored[run.tiles], out=partial[here])
+            stored = values.in_place(Piece(head, weights.shape[1], run))
+            np.matmul(weights[here], stored, out=partial[here])
             at += run.length
         return
     by_plane = partial.reshape(*partial.shape[:2], values.format.codec.planes, -1, *partial.shape[3:])

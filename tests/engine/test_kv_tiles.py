@@ -158,6 +158,15 @@ def test_arrays_of_another_store_are_not_loaded(filled_tiles):
     assert all(np.array_equal(after[key], before[key]) for key in before)
 
 
+def test_numbers_whose_squares_overflow_are_stored():
+    tiles = KVTiles(2, 64, 64, 4, 64, kv_format("fp32"))
+    keys, values = np.full((2, 2, 64), 3e38, np.float32), np.full((2, 2, 64), -3e38, np.float32)
+    tiles.write(integers(0, 1), integers(0, 5), keys, values)
+    found = tiles.read(integers(0, 1), integers(0, 5))
+    assert np.array_equal(found[0], keys)
+    assert np.array_equal(found[1], values)
+
+
 BAD_WRITES = {
     "NaN key": (integers(0, 1), integers(0, 0), (1, 0, 5, np.nan), "keys hold NaN or infinity"),
     "infinite key": (integers(0, 1), integers(0, 0), (1, 0, 5, np.inf), "keys hold NaN or infinity"),
