@@ -2,7 +2,7 @@
 
 NumPy asks for huge pages for arrays of 4 MiB and more. What a step reads out of smaller ones fills the
 processor's list of page addresses, and the step's own code and data are looked up again and again: a model of
-135 M parameters decodes 12 % slower from such weights, and 2 % slower from such a cache.
+135 M parameters decodes 12 % slower from such weights, and 1 % slower from such a cache.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def multiply(
     rows = len(x)
     if rows == 1 and has_uncopied_products():
         # A product of one row is a matrix-vector product, which is slower than one of two rows.
-        x = x.repeat(2, axis=0)
+        x = _twice(x)
     count, _, width = panels.shape
     whole, left = count * width, rest.shape[1]
     out = np.empty((len(x), whole + left), np.float32)
@@ -173,6 +173,14 @@ def multiply(
     if left:
         _multiply_panels(x, rest[np.newaxis], out[np.newaxis, :, whole:])
     return out[:rows]
+
+
+def _twice(row: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a row (1, inputs) two times, (2, inputs)."""
+    # Not by row.repeat: whose code is no other call's, and has left the cache when it is needed again.
+    rows = np.empty((2, row.shape[1]), np.float32)
+    rows[...] = row
+    return rows
 
 
 def _multiply_panels(x: NDArray[np.float32], panels: NDArray[np.float32], out: NDArray[np.float32]) -> None:

@@ -203,9 +203,9 @@ class TilePlane:
             return decode_float16(stored[tiles])
         return decode_float16(stored[tiles, :, rows])[..., None]
 
-    def in_place(self, piece: Piece) -> F32:
-        """Return a piece that is stored as float32, (tiles, heads, ...), where it is."""
-        stored: F32 = self._by_tile[piece.place]
+    def in_place(self, head: int, heads: int, run: Run) -> F32:
+        """Return some heads of a run that is stored as float32, (tiles, heads, ...), where they are."""
+        stored: F32 = self._by_tile[run.tiles, head : head + heads]
         return stored
 
     def pieces(self, head: int, heads: int, run: Run) -> Iterator[tuple[int, Piece]]:

@@ -103,7 +103,7 @@ def score_tiles(
         at = 0
         for run in runs:
             here = slice(at, at + run.length)
-            stored = keys.in_place(Piece(head, heads, run))
+            stored = keys.in_place(head, heads, run)
             np.matmul(_of_tiles(rows, here), stored, out=scores[here])
             at += run.length
         return
@@ -214,19 +214,25 @@ def _sum_expanded(
     values: TilePlane, runs: list[Run], head: int, weights: F32, members: F32, scratch: Scratch
 ) -> F32:
     _, heads, rows, _ = weights.shape
-    columns, width = values.columns, values.dim // values.columns
     limit = max(1, PARTIAL_ELEMENTS // (heads * rows * values.dim))
-    sums: F32 | None = None
+    if len(weights) <= limit:
+        return _sum_at_once(values, runs, head, weights, members, scratch)
+    sums = np.zeros((len(members), heads, rows, values.dim), np.float32)
     at = 0
-    for batch in [runs] if len(weights) <= limit else batches(runs, limit):
+    for batch in batches(runs, limit):
         here = slice(at, at + sum(run.length for run in batch))
-        partial = scratch.take("partial", here.stop - at, heads, columns, rows, width)
-        _weigh(values, batch, head, weights[here, :, None], partial, scratch)
-        some = _by_sum(members[:, here], partial)
-        sums = some if sums is None else np.add(sums, some, out=sums)
+        sums += _sum_at_once(values, batch, head, weights[here], members[:, here], scratch)
         at = here.stop
-    assert sums is not None
-    return sums.swapaxes(2, 3).reshape(len(members), heads, rows, values.dim)
+    return sums
+
+
+def _sum_at_once(
+    values: TilePlane, runs: list[Run], head: int, weights: F32, members: F32, scratch: Scratch
+) -> F32:
+    count, heads, rows, _ = weights.shape
+    partial = scratch.take("partial", count, heads, values.columns, rows, values.dim // values.columns)
+    _weigh(values, runs, head, weights[:, :, None], partial, scratch)
+    return _by_sum(members, partial).swapaxes(2, 3).reshape(len(members), heads, rows, values.dim)
 
 
 def _by_sum(members: F32, parts: F32) -> F32:
@@ -243,7 +249,7 @@ def _weigh(
         at = 0
         for run in runs:
             here = slice(at, at + run.length)
-            stored = values.in_place(Piece(head, weights.shape[1], run))
+            stored = values.in_place(head, weights.shape[1], run)
             np.matmul(weights[here], stored, out=partial[here])
             at += run.length
         return

@@ -158,6 +158,7 @@ def test_arrays_of_another_store_are_not_loaded(filled_tiles):
     assert all(np.array_equal(after[key], before[key]) for key in before)
 
 
+@pytest.mark.filterwarnings("error")
 def test_numbers_whose_squares_overflow_are_stored():
     tiles = KVTiles(2, 64, 64, 4, 64, kv_format("fp32"))
     keys, values = np.full((2, 2, 64), 3e38, np.float32), np.full((2, 2, 64), -3e38, np.float32)
