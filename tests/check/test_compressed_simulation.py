@@ -8,7 +8,7 @@ import pytest
 from kvplan.allocation import Contiguous, Paged
 from kvplan.check.scenario import Scenario
 from kvplan.check.simulation import simulate
-from kvplan.plan import cache, compressed_entries, kept_tokens
+from kvplan.plan import compressed_entries, entry_bytes, kept_tokens
 from kvplan.specs.config_json import import_file
 from kvplan.specs.families.common import Identity
 from kvplan.storage import kv_format
@@ -47,8 +47,8 @@ def test_every_figure_agrees(name, mix):
         (kept_tokens, "unfinished_tokens", {"cache_live_bytes"}),
         (kept_tokens, "paged_entries", {"cache_allocated_bytes", "cache_blocks"}),
         (kept_tokens, "waiting_room", {"cache_allocated_bytes"}),
-        (cache, "pending_entry_bytes", {"cache_live_bytes", "decode_cache_read_bytes"}),
-        (cache, "one_vector_entry_bytes", {"cache_live_bytes", "decode_cache_read_bytes"}),
+        (entry_bytes, "pending_entry_bytes", {"cache_live_bytes", "decode_cache_read_bytes"}),
+        (entry_bytes, "one_vector_entry_bytes", {"cache_live_bytes", "decode_cache_read_bytes"}),
     ],
 )
 def test_a_wrong_formula_is_seen(module, name, seen, monkeypatch):

@@ -171,7 +171,7 @@ def test_models_and_accelerators_stand_beside_the_plan(tmp_path, command):
 def test_mistakes_in_a_plan_are_told_in_the_plan(plan, refused):
     path = plan(FULL.replace("kv: int8", "kv: int9"))
     assert refused("capacity", "--plan", path) == [
-        f"{path}:9:7: deployment.kv: no KV format named 'int9'. Did you mean int8, int4?"
+        f"{path}:9:7: deployment.kv: no KV format named 'int9'. Did you mean int8, int4, int2?"
     ]
 
 

@@ -77,7 +77,7 @@ def test_what_costs_nothing_has_a_place_and_a_note(comparison):
 def test_the_title_is_what_is_most_worth_trying(comparison):
     found = comparison("kv=fp8", "tp=2")
     times = rate(found.options[0]) / rate(found.baseline)
-    price = "perplexity -0.3% on Tiny-1B"
+    price = "perplexity -0.30% on Tiny-1B"
     title = f"Most worth trying: KV fp8 (x{times:.2f} tokens/s of each GPU, {price})"
     assert compare_chart(found).title == title
 
