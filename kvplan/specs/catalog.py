@@ -110,7 +110,8 @@ def find(kind: str, noun: str, name: str, specs: Path | None = None) -> Found:
         if holders:
             path = holders[0] / kind / f"{name}.yaml"
             return Found(_label(holders[0], kind, path), path, len(holders) > 1)
-    see = f"./{name} is a folder" if kind == "models" and os.path.isdir(name) else f"kvplan {kind} list"
+    is_folder = kind == "models" and name not in (os.curdir, os.pardir) and os.path.isdir(name)
+    see = f"./{name} is a folder" if is_folder else f"kvplan {kind} list"
     raise unknown(noun, name, names(kind, specs), see=see)
 
 
