@@ -77,7 +77,7 @@ def _price(row: dict[str, Any], greedy: int) -> tuple[str, str, str, str]:
 
 
 def _percent(share: float) -> str:
-    return f"{share:+.2%}" if abs(share) < 0.1 else f"{share:+,.0%}"
+    return f"{share:+z.2%}" if abs(share) < 0.1 else f"{share:+,.0%}"
 
 
 if __name__ == "__main__":
